@@ -15,6 +15,7 @@ import (
 //		key   text collate "C" primary key,
 //		until timestamptz not null
 //	);
+//	create index service_auth_jti_until on service_auth_jti (until);
 type Replay struct{ pool *pgxpool.Pool }
 
 // NewReplay returns the replay table of the pool's schema.
@@ -32,7 +33,7 @@ func (r *Replay) Use(ctx context.Context, key string, until time.Time) (fresh bo
 			delete from service_auth_jti where key in (
 				select key from service_auth_jti
 				where until < now() - interval '1 hour' and key <> $1
-				order by key limit 50 for update skip locked
+				order by until limit 50 for update skip locked
 			)
 		)
 		insert into service_auth_jti (key, until) values ($1, $2)

@@ -1,0 +1,416 @@
+package entry
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+)
+
+// The codec writes and reads DAG-CBOR for the types of this package only: structs as maps, in the order of shorter keys
+// first, then bytewise; zero fields are left out unless tagged "always". Reading is strict: minimal heads, definite
+// lengths, keys in order and known, no tags, floats or nulls.
+
+const (
+	majorUint  = 0
+	majorNeg   = 1
+	majorBytes = 2
+	majorText  = 3
+	majorArray = 4
+	majorMap   = 5
+	majorOther = 7
+)
+
+const maxItems = 4096 // of one array or map
+
+var errCBOR = errors.New("not canonical DAG-CBOR")
+
+type field struct {
+	name   string
+	index  int
+	always bool
+}
+
+var layouts sync.Map // reflect.Type → []field; a cache of what the types say
+
+func layout(t reflect.Type) []field {
+	if l, ok := layouts.Load(t); ok {
+		return l.([]field)
+	}
+	var fields []field
+	for i := range t.NumField() {
+		tag, ok := t.Field(i).Tag.Lookup("dag")
+		if !ok || tag == "-" {
+			continue
+		}
+		name, opt, _ := strings.Cut(tag, ",")
+		fields = append(fields, field{name: name, index: i, always: opt == "always"})
+	}
+	slices.SortFunc(fields, func(a, b field) int { return keyOrder(a.name, b.name) })
+	layouts.Store(t, fields)
+	return fields
+}
+
+func keyOrder(a, b string) int {
+	if len(a) != len(b) {
+		return len(a) - len(b)
+	}
+	return strings.Compare(a, b)
+}
+
+func appendHead(b []byte, major byte, n uint64) []byte {
+	m := major << 5
+	switch {
+	case n < 24:
+		return append(b, m|byte(n))
+	case n <= math.MaxUint8:
+		return append(b, m|24, byte(n))
+	case n <= math.MaxUint16:
+		return binary.BigEndian.AppendUint16(append(b, m|25), uint16(n))
+	case n <= math.MaxUint32:
+		return binary.BigEndian.AppendUint32(append(b, m|26), uint32(n))
+	}
+	return binary.BigEndian.AppendUint64(append(b, m|27), n)
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(appendHead(b, majorText, uint64(len(s))), s...)
+}
+
+func appendBytes(b, s []byte) []byte {
+	return append(appendHead(b, majorBytes, uint64(len(s))), s...)
+}
+
+func appendInt(b []byte, n int64) []byte {
+	if n < 0 {
+		return appendHead(b, majorNeg, uint64(-(n + 1)))
+	}
+	return appendHead(b, majorUint, uint64(n))
+}
+
+func marshal(v any) ([]byte, error) { return appendValue(nil, reflect.ValueOf(v)) }
+
+func appendValue(b []byte, v reflect.Value) ([]byte, error) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			return nil, fmt.Errorf("%w: null", errCBOR)
+		}
+		return appendValue(b, v.Elem())
+	case reflect.String:
+		if !utf8.ValidString(v.String()) {
+			return nil, fmt.Errorf("%w: text is not UTF-8", errCBOR)
+		}
+		return appendText(b, v.String()), nil
+	case reflect.Int64, reflect.Int:
+		return appendInt(b, v.Int()), nil
+	case reflect.Bool:
+		if v.Bool() {
+			return append(b, majorOther<<5|21), nil
+		}
+		return append(b, majorOther<<5|20), nil
+	case reflect.Array:
+		s := make([]byte, v.Len())
+		reflect.Copy(reflect.ValueOf(s), v)
+		return appendBytes(b, s), nil
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return appendBytes(b, v.Bytes()), nil
+		}
+		return appendArray(b, v)
+	case reflect.Struct:
+		return appendStruct(b, v)
+	}
+	return nil, fmt.Errorf("%w: %s cannot be written", errCBOR, v.Type())
+}
+
+func appendArray(b []byte, v reflect.Value) ([]byte, error) {
+	if v.Len() > maxItems {
+		return nil, fmt.Errorf("%w: %d items in a list", errCBOR, v.Len())
+	}
+	b = appendHead(b, majorArray, uint64(v.Len()))
+	var err error
+	for i := range v.Len() {
+		if b, err = appendValue(b, v.Index(i)); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+func omitted(f field, v reflect.Value) bool {
+	if f.always {
+		return false
+	}
+	if v.Kind() == reflect.Slice {
+		return v.Len() == 0
+	}
+	return v.IsZero()
+}
+
+func appendStruct(b []byte, v reflect.Value) ([]byte, error) {
+	fields := layout(v.Type())
+	n := 0
+	for _, f := range fields {
+		if !omitted(f, v.Field(f.index)) {
+			n++
+		}
+	}
+	b = appendHead(b, majorMap, uint64(n))
+	var err error
+	for _, f := range fields {
+		if omitted(f, v.Field(f.index)) {
+			continue
+		}
+		b = appendText(b, f.name)
+		if b, err = appendValue(b, v.Field(f.index)); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	return b, nil
+}
+
+// unmarshal fills v, a pointer, from exactly the bytes marshal would give for it.
+func unmarshal(data []byte, v any) error {
+	d := &reader{b: data}
+	if err := d.value(reflect.ValueOf(v).Elem()); err != nil {
+		return err
+	}
+	if len(d.b) != 0 {
+		return fmt.Errorf("%w: %d bytes follow", errCBOR, len(d.b))
+	}
+	again, err := marshal(v)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, data) {
+		return fmt.Errorf("%w: encodes to other bytes", errCBOR)
+	}
+	return nil
+}
+
+type reader struct{ b []byte }
+
+func (d *reader) head() (major byte, n uint64, err error) {
+	if len(d.b) == 0 {
+		return 0, 0, fmt.Errorf("%w: cut short", errCBOR)
+	}
+	first := d.b[0]
+	major, info := first>>5, first&31
+	d.b = d.b[1:]
+	if info < 24 {
+		return major, uint64(info), nil
+	}
+	if info > 27 {
+		return 0, 0, fmt.Errorf("%w: head %#x", errCBOR, first)
+	}
+	size := 1 << (info - 24)
+	if len(d.b) < size {
+		return 0, 0, fmt.Errorf("%w: cut short", errCBOR)
+	}
+	for _, c := range d.b[:size] {
+		n = n<<8 | uint64(c)
+	}
+	d.b = d.b[size:]
+	if n < 24 || (size > 1 && n < 1<<(4*size)) {
+		return 0, 0, fmt.Errorf("%w: head is not minimal", errCBOR)
+	}
+	return major, n, nil
+}
+
+func (d *reader) want(major byte) (uint64, error) {
+	m, n, err := d.head()
+	if err != nil {
+		return 0, err
+	}
+	if m != major {
+		return 0, fmt.Errorf("%w: major type %d, want %d", errCBOR, m, major)
+	}
+	return n, nil
+}
+
+func (d *reader) raw(major byte) ([]byte, error) {
+	n, err := d.want(major)
+	if err != nil {
+		return nil, err
+	}
+	return d.take(n)
+}
+
+func (d *reader) take(n uint64) ([]byte, error) {
+	if n > uint64(len(d.b)) {
+		return nil, fmt.Errorf("%w: cut short", errCBOR)
+	}
+	s := d.b[:n]
+	d.b = d.b[n:]
+	return s, nil
+}
+
+func (d *reader) text() (string, error) {
+	s, err := d.raw(majorText)
+	if err != nil {
+		return "", err
+	}
+	if !utf8.Valid(s) {
+		return "", fmt.Errorf("%w: text is not UTF-8", errCBOR)
+	}
+	return string(s), nil
+}
+
+func (d *reader) items(major byte) (int, error) {
+	n, err := d.want(major)
+	if err != nil {
+		return 0, err
+	}
+	if n > maxItems || n > uint64(len(d.b)) {
+		return 0, fmt.Errorf("%w: %d items in a list", errCBOR, n)
+	}
+	return int(n), nil
+}
+
+func (d *reader) value(v reflect.Value) error {
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		return d.value(v.Elem())
+	case reflect.Interface:
+		return d.scalar(v)
+	case reflect.String:
+		s, err := d.text()
+		if err != nil {
+			return err
+		}
+		v.SetString(s)
+		return nil
+	case reflect.Int64, reflect.Int:
+		n, err := d.int()
+		if err != nil {
+			return err
+		}
+		v.SetInt(n)
+		return nil
+	case reflect.Bool:
+		m, n, err := d.head()
+		if err != nil {
+			return err
+		}
+		if m != majorOther || (n != 20 && n != 21) {
+			return fmt.Errorf("%w: not a boolean", errCBOR)
+		}
+		v.SetBool(n == 21)
+		return nil
+	case reflect.Array:
+		s, err := d.raw(majorBytes)
+		if err != nil {
+			return err
+		}
+		if len(s) != v.Len() {
+			return fmt.Errorf("%w: %d bytes, want %d", errCBOR, len(s), v.Len())
+		}
+		reflect.Copy(v, reflect.ValueOf(s))
+		return nil
+	case reflect.Slice:
+		return d.slice(v)
+	case reflect.Struct:
+		return d.structure(v)
+	}
+	return fmt.Errorf("%w: %s cannot be read", errCBOR, v.Type())
+}
+
+func (d *reader) int() (int64, error) {
+	m, n, err := d.head()
+	if err != nil {
+		return 0, err
+	}
+	if n > math.MaxInt64 {
+		return 0, fmt.Errorf("%w: number out of range", errCBOR)
+	}
+	switch m {
+	case majorUint:
+		return int64(n), nil
+	case majorNeg:
+		return -int64(n) - 1, nil
+	}
+	return 0, fmt.Errorf("%w: not a number", errCBOR)
+}
+
+// scalar reads the value of a committed field: text, bytes or a number.
+func (d *reader) scalar(v reflect.Value) error {
+	if len(d.b) == 0 {
+		return fmt.Errorf("%w: cut short", errCBOR)
+	}
+	var got any
+	var err error
+	switch d.b[0] >> 5 {
+	case majorText:
+		got, err = d.text()
+	case majorBytes:
+		var s []byte
+		s, err = d.raw(majorBytes)
+		got = bytes.Clone(s)
+		if got.([]byte) == nil {
+			got = []byte{}
+		}
+	default:
+		got, err = d.int()
+	}
+	if err != nil {
+		return err
+	}
+	v.Set(reflect.ValueOf(got))
+	return nil
+}
+
+func (d *reader) slice(v reflect.Value) error {
+	if v.Type().Elem().Kind() == reflect.Uint8 {
+		s, err := d.raw(majorBytes)
+		if err != nil {
+			return err
+		}
+		v.SetBytes(bytes.Clone(s))
+		return nil
+	}
+	n, err := d.items(majorArray)
+	if err != nil {
+		return err
+	}
+	v.Set(reflect.MakeSlice(v.Type(), n, n))
+	for i := range n {
+		if err := d.value(v.Index(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *reader) structure(v reflect.Value) error {
+	n, err := d.items(majorMap)
+	if err != nil {
+		return err
+	}
+	fields := layout(v.Type())
+	next := 0 // fields come in canonical order, so each key is searched after the last
+	for range n {
+		key, err := d.text()
+		if err != nil {
+			return err
+		}
+		for next < len(fields) && fields[next].name != key {
+			next++
+		}
+		if next == len(fields) {
+			return fmt.Errorf("%w: field %q is unknown, twice or out of order", errCBOR, key)
+		}
+		if err := d.value(v.Field(fields[next].index)); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		next++
+	}
+	return nil
+}

@@ -1,0 +1,219 @@
+package entry
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+const (
+	commitmentDomain = "org.city-sync.commitment.v1\x00"
+	saltSize         = 32
+	maxFields        = 32
+)
+
+// Field is one committed value: text, bytes or a whole number (int64).
+type Field struct {
+	Name  string `dag:"name,always"`
+	Value any    `dag:"value,always"`
+	Salt  []byte `dag:"salt,always"`
+}
+
+// Opening is everything needed to show what a commitment hides. Without it the commitment says nothing, and deleting it
+// is how a value is forgotten.
+type Opening struct {
+	Fields  []Field  `dag:"fields"`  // sorted by name
+	Padding [][]byte `dag:"padding"` // random leaves
+}
+
+// Commit draws a salt per field and padding from random, and commits to the fields.
+func Commit(fields []Field, random io.Reader) (*Opening, Commitment, error) {
+	if len(fields) > maxFields {
+		return nil, Commitment{}, fmt.Errorf("commitment of %d fields, at most %d", len(fields), maxFields)
+	}
+	o := &Opening{Fields: slices.Clone(fields)}
+	slices.SortFunc(o.Fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	padded := paddedTo(len(fields))
+	noise := make([]byte, saltSize*padded)
+	if _, err := io.ReadFull(random, noise); err != nil {
+		return nil, Commitment{}, fmt.Errorf("salts: %w", err)
+	}
+	for i := range padded {
+		salt := noise[i*saltSize : (i+1)*saltSize]
+		if i < len(o.Fields) {
+			o.Fields[i].Salt = salt
+		} else {
+			o.Padding = append(o.Padding, salt)
+		}
+	}
+	root, err := o.root()
+	if err != nil {
+		return nil, Commitment{}, err
+	}
+	return o, commitmentOf(root, padded), nil
+}
+
+func paddedTo(n int) int {
+	for _, p := range []int{8, 16} {
+		if n <= p {
+			return p
+		}
+	}
+	return maxFields
+}
+
+func commitmentOf(root [32]byte, padded int) Commitment {
+	sum := sha256.Sum256(append([]byte(commitmentDomain), root[:]...))
+	return Commitment{Value: sum[:], Padded: int64(padded)}
+}
+
+func (f Field) leaf() ([32]byte, error) {
+	if len(f.Salt) != saltSize {
+		return [32]byte{}, fmt.Errorf("field %q: salt of %d bytes", f.Name, len(f.Salt))
+	}
+	data := append([]byte{0}, f.Salt...)
+	data = appendHead(data, majorArray, 2)
+	data = appendText(data, f.Name)
+	switch v := f.Value.(type) {
+	case string:
+		data = appendText(data, v)
+	case []byte:
+		data = appendBytes(data, v)
+	case int64:
+		data = appendInt(data, v)
+	default:
+		return [32]byte{}, fmt.Errorf("field %q: a %T cannot be committed to", f.Name, v)
+	}
+	return sha256.Sum256(data), nil
+}
+
+func (o *Opening) leaves() ([][32]byte, error) {
+	n := len(o.Fields) + len(o.Padding)
+	if len(o.Fields) > maxFields || n != paddedTo(len(o.Fields)) {
+		return nil, fmt.Errorf("opening of %d fields and %d padding leaves", len(o.Fields), len(o.Padding))
+	}
+	leaves := make([][32]byte, 0, n)
+	for i, f := range o.Fields {
+		if i > 0 && o.Fields[i-1].Name >= f.Name {
+			return nil, fmt.Errorf("field %q is twice or out of order", f.Name)
+		}
+		leaf, err := f.leaf()
+		if err != nil {
+			return nil, err
+		}
+		leaves = append(leaves, leaf)
+	}
+	for _, p := range o.Padding {
+		if len(p) != saltSize {
+			return nil, fmt.Errorf("padding leaf of %d bytes", len(p))
+		}
+		leaves = append(leaves, sha256.Sum256(append([]byte{0}, p...)))
+	}
+	return leaves, nil
+}
+
+func (o *Opening) root() ([32]byte, error) {
+	level, err := o.leaves()
+	if err != nil {
+		return [32]byte{}, err
+	}
+	for len(level) > 1 { // the number of leaves is a power of two
+		level = above(level)
+	}
+	return level[0], nil
+}
+
+func above(level [][32]byte) [][32]byte {
+	up := make([][32]byte, 0, len(level)/2)
+	for i := 0; i < len(level); i += 2 {
+		up = append(up, nodeHash(level[i], level[i+1]))
+	}
+	return up
+}
+
+func nodeHash(left, right [32]byte) [32]byte {
+	return sha256.Sum256(slices.Concat([]byte{1}, left[:], right[:]))
+}
+
+// Verify checks that the opening is the commitment's. The error wraps ErrOpening.
+func (o *Opening) Verify(c Commitment) error {
+	root, err := o.root()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrOpening, err)
+	}
+	want := commitmentOf(root, len(o.Fields)+len(o.Padding))
+	if c.Padded != want.Padded || !bytes.Equal(c.Value, want.Value) {
+		return ErrOpening
+	}
+	return nil
+}
+
+// FieldOpening shows one field of a commitment and nothing of the others.
+type FieldOpening struct {
+	Field Field    `dag:"field,always"`
+	Index int64    `dag:"index,always"`
+	Path  [][]byte `dag:"path"`
+}
+
+// Open gives the opening of one field, or false if there is no such field.
+func (o *Opening) Open(name string) (*FieldOpening, bool) {
+	i := slices.IndexFunc(o.Fields, func(f Field) bool { return f.Name == name })
+	level, err := o.leaves()
+	if i < 0 || err != nil {
+		return nil, false
+	}
+	open := &FieldOpening{Field: o.Fields[i], Index: int64(i)}
+	for len(level) > 1 {
+		sibling := level[i^1]
+		open.Path = append(open.Path, sibling[:])
+		level, i = above(level), i/2
+	}
+	return open, true
+}
+
+// Verify checks that the field stands in the commitment. The error wraps ErrOpening.
+func (f *FieldOpening) Verify(c Commitment) error {
+	if f.Index < 0 || f.Index >= c.Padded || c.Padded != 1<<len(f.Path) || c.Padded > maxFields {
+		return ErrOpening
+	}
+	node, err := f.Field.leaf()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrOpening, err)
+	}
+	i := f.Index
+	for _, p := range f.Path {
+		if len(p) != len(node) {
+			return ErrOpening
+		}
+		if i&1 == 0 {
+			node = nodeHash(node, [32]byte(p))
+		} else {
+			node = nodeHash([32]byte(p), node)
+		}
+		i /= 2
+	}
+	if !bytes.Equal(commitmentOf(node, int(c.Padded)).Value, c.Value) {
+		return ErrOpening
+	}
+	return nil
+}
+
+const maxOpening = 16 << 10
+
+// Encode is the opening's one form in bytes.
+func (o *Opening) Encode() ([]byte, error) { return marshal(o) }
+
+// DecodeOpening reads what Encode gives, and nothing else.
+func DecodeOpening(data []byte) (*Opening, error) {
+	if len(data) > maxOpening {
+		return nil, fmt.Errorf("opening of %d bytes, at most %d", len(data), maxOpening)
+	}
+	o := new(Opening)
+	if err := unmarshal(data, o); err != nil {
+		return nil, fmt.Errorf("opening: %w", err)
+	}
+	return o, nil
+}

@@ -1,0 +1,56 @@
+package entry
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The sizes of leaves.
+const (
+	MaxLeaf     = 4 << 10
+	MaxListLeaf = 60 << 10
+)
+
+// ErrLeaf means that bytes are no leaf, or an entry has no leaf. Final.
+var ErrLeaf = errors.New("bad leaf")
+
+func maxSize(k Kind) int {
+	switch k {
+	case KindParameters, KindEpochOpen, KindReserve:
+		return MaxListLeaf
+	}
+	return MaxLeaf
+}
+
+// Encode gives the entry's leaf. An entry with a sealed part must be sealed first.
+func (e *Entry) Encode() ([]byte, error) {
+	if err := e.check(); err != nil {
+		return nil, fmt.Errorf("%w: entry %d: %w", ErrLeaf, e.Seq, err)
+	}
+	leaf, err := marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("%w: entry %d: %w", ErrLeaf, e.Seq, err)
+	}
+	if len(leaf) > maxSize(e.Kind) {
+		return nil, fmt.Errorf("%w: entry %d: %d bytes, at most %d", ErrLeaf, e.Seq, len(leaf), maxSize(e.Kind))
+	}
+	return leaf, nil
+}
+
+// Decode reads a leaf. It accepts only what Encode gives.
+func Decode(leaf []byte) (*Entry, error) {
+	if len(leaf) > MaxListLeaf {
+		return nil, fmt.Errorf("%w: %d bytes", ErrLeaf, len(leaf))
+	}
+	e := new(Entry)
+	if err := unmarshal(leaf, e); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLeaf, err)
+	}
+	if len(leaf) > maxSize(e.Kind) {
+		return nil, fmt.Errorf("%w: %s of %d bytes, at most %d", ErrLeaf, e.Kind, len(leaf), maxSize(e.Kind))
+	}
+	if err := e.check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLeaf, err)
+	}
+	return e, nil
+}

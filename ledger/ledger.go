@@ -1,0 +1,170 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sync/errgroup"
+
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/follow"
+	"city-sync.org/citysync/internal/identity"
+	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/xrpc"
+)
+
+// Config is what an operator decides.
+type Config struct {
+	City       syntax.DID // the one city this ledger serves
+	DID        syntax.DID // the ledger's own account: origin of the log, audience of service tokens
+	PDS        string     // where the ledger's own repository lives
+	Identifier string     // handle or DID that opens a session there
+	Sources    []string   // PDS hosts whose firehose is read
+	WebURL     string     // public addresses, for /.well-known/citysync.json
+	PDSURL     string
+	PublicURL  string
+	PLCURL     string // only on loopback
+	SyncEvery  time.Duration // pause between two sweeps of what time decides; 0 means 5 s
+}
+
+// Validate says what is missing.
+func (c *Config) Validate() error {
+	if _, err := syntax.ParseDID(c.City.String()); err != nil {
+		return fmt.Errorf("ledger: city: %w", err)
+	}
+	if _, err := syntax.ParseDID(c.DID.String()); err != nil {
+		return fmt.Errorf("ledger: account: %w", err)
+	}
+	if len(c.Sources) == 0 {
+		return errors.New("ledger: no PDS to read")
+	}
+	for _, s := range append([]string{c.PDS, c.PublicURL}, c.Sources...) {
+		if u, err := url.Parse(s); err != nil || u.Host == "" {
+			return fmt.Errorf("ledger: %q is no address", s)
+		}
+	}
+	if c.Identifier == "" {
+		return errors.New("ledger: no identifier for the ledger's session")
+	}
+	return nil
+}
+
+// Deps are what the ledger works with; all are required.
+type Deps struct {
+	Pool      *pgxpool.Pool
+	Directory *identity.Directory
+	HTTP      *http.Client // outbound, guarded
+	Clock     clock.Clock
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+	LogKey    string // signed-note private key, its name is the ledger's DID
+	Password  string // of the ledger's account at its PDS
+}
+
+// Checkpoint is a signed state of the log.
+type Checkpoint struct {
+	Size int64
+	Root tlog.Hash
+	Note []byte
+	At   time.Time
+}
+
+// Ledger is one city's ledger service.
+type Ledger struct {
+	cfg       Config
+	store     *store
+	seq       *sequencer
+	intake    *intake
+	publisher *publisher
+	followers []*follow.Follower
+	auth      *xrpc.ServiceAuth
+	clock     clock.Clock
+	log       *slog.Logger
+	metrics   *metrics
+	vkey      string
+	handler   http.Handler
+}
+
+// New becomes the writer of the log, reloads its state from it and checks it. It fails with ErrSecondWriter while another process
+// writes, and with an error naming the entry where the stored log is not what its root says.
+func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	signer, err := note.NewSigner(deps.LogKey)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: log key: %w", err)
+	}
+	if signer.Name() != cfg.DID.String() {
+		return nil, fmt.Errorf("ledger: the log key is named %q, not %s", signer.Name(), cfg.DID)
+	}
+	vkey, err := verifierKey(deps.LogKey)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: log key: %w", err)
+	}
+	m := newMetrics(deps.Metrics)
+	st := &store{pool: deps.Pool}
+	if err := st.bind(ctx, cfg); err != nil {
+		return nil, err
+	}
+	seq, err := newSequencer(ctx, st, deps, signer)
+	if err != nil {
+		return nil, err
+	}
+	l := &Ledger{
+		cfg: cfg, store: st, seq: seq, clock: deps.Clock, log: deps.Log, metrics: m, vkey: vkey,
+		intake: &intake{cfg: cfg, seq: seq, store: st, clock: deps.Clock, log: deps.Log, metrics: m},
+		auth: xrpc.NewServiceAuth(xrpc.ServiceAuthConfig{
+			Directory: deps.Directory, Audience: []string{cfg.DID.String(), cfg.DID.String() + "#citysync_ledger"},
+			Replay: pg.NewReplay(deps.Pool), Clock: deps.Clock,
+		}),
+	}
+	l.publisher = &publisher{
+		store: st, seq: seq, did: cfg.DID.String(), clock: deps.Clock, log: deps.Log, metrics: m,
+		session: &session{base: cfg.PDS, identifier: cfg.Identifier, password: deps.Password, http: deps.HTTP},
+	}
+	for _, host := range cfg.Sources {
+		l.followers = append(l.followers, follow.New(follow.Config{
+			Host: host, Sink: l.intake, Directory: deps.Directory, HTTP: deps.HTTP, Clock: deps.Clock, Log: deps.Log, Metrics: deps.Metrics,
+		}))
+	}
+	l.handler = l.routes()
+	return l, nil
+}
+
+// Name says who it is to service.Run.
+func (l *Ledger) Name() string { return "ledger" }
+
+// VerifierKey is the key under which checkpoints are signed, as actor.city publishes it.
+func (l *Ledger) VerifierKey() string { return l.vkey }
+
+// Handler serves the log and the ledger's methods. They answer once Run has started.
+func (l *Ledger) Handler() http.Handler { return l.handler }
+
+// Run works until ctx ends. An error is final for the process: it must start anew and reload the log.
+func (l *Ledger) Run(ctx context.Context) error {
+	defer l.seq.close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.seq.run(ctx) })
+	g.Go(func() error { return l.publisher.run(ctx) })
+	g.Go(func() error { return l.intake.sweepLoop(ctx, l.cfg.SyncEvery) })
+	for _, f := range l.followers {
+		g.Go(func() error { return f.Run(ctx) })
+	}
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("ledger: %w", err)
+	} else if err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	return nil
+}

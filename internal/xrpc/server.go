@@ -1,0 +1,82 @@
+package xrpc
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+const (
+	headerTimeout  = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	bodyGrace      = 30 * time.Second // for a body to begin
+	bodyBytesASec  = 10 << 10         // and then at least this fast
+	writeStall     = time.Minute      // for one write of an answer to go through
+	discardTimeout = 5 * time.Second
+	maxHeaderBytes = 64 << 10
+)
+
+// NewServer is an http.Server that no slow client can hold: headers within seconds, a body at a least rate, an
+// answer without a stalled write. An answer as a whole may take as long as it needs, so that archives stream and
+// WebSockets live (a hijacked connection loses every deadline).
+func NewServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           deadlines(h),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+	}
+}
+
+func deadlines(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		if r.Body == nil || r.Body == http.NoBody {
+			next.ServeHTTP(&deadlineWriter{responseWriter{ResponseWriter: w}, rc}, r)
+			return
+		}
+		body := &deadlineBody{ReadCloser: r.Body, rc: rc, begin: time.Now()}
+		r.Body = body
+		next.ServeHTTP(&deadlineWriter{responseWriter{ResponseWriter: w}, rc}, r)
+		if !body.ended {
+			_ = rc.SetReadDeadline(time.Now().Add(discardTimeout)) // net/http discards what the handler left
+		}
+	})
+}
+
+type deadlineWriter struct {
+	responseWriter
+	rc *http.ResponseController
+}
+
+func (w *deadlineWriter) Write(b []byte) (int, error) {
+	_ = w.rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer can
+	return w.responseWriter.Write(b)
+}
+
+func (w *deadlineWriter) Flush() {
+	_ = w.rc.SetWriteDeadline(time.Now().Add(writeStall))
+	w.responseWriter.Flush()
+}
+
+// deadlineBody sets the deadline around each read and takes it away after: one left behind would fire in the
+// background read of net/http and cancel a handler that is still answering.
+type deadlineBody struct {
+	io.ReadCloser
+	rc    *http.ResponseController
+	begin time.Time
+	read  int64
+	ended bool
+}
+
+func (b *deadlineBody) Read(p []byte) (int, error) {
+	_ = b.rc.SetReadDeadline(b.begin.Add(bodyGrace + time.Duration(b.read/bodyBytesASec)*time.Second))
+	n, err := b.ReadCloser.Read(p)
+	_ = b.rc.SetReadDeadline(time.Time{})
+	b.read += int64(n)
+	if errors.Is(err, io.EOF) {
+		b.ended = true
+	}
+	return n, err
+}

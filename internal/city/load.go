@@ -82,7 +82,7 @@ func (c *City) readCity(fsys fs.FS, f *faults) {
 		}
 		values[key] = r
 	}
-	need := func(key string, maxBytes int) (string, *row) {
+	need := func(key string, maxLength int) (string, *row) {
 		r := values[key]
 		if r == nil {
 			if len(t.rows) > 0 {
@@ -90,27 +90,41 @@ func (c *City) readCity(fsys fs.FS, f *faults) {
 			}
 			return "", nil
 		}
-		return r.text("value", maxBytes), r
+		return r.text("value", maxLength), r
 	}
-	c.Name, _ = need("name", 200)
+	c.Name, _ = need("name", 100)
 	c.Symbol, _ = need("symbol", 16)
 	c.readLangs(need("langs", 100))
 	c.readEpoch(need)
-	for key, field := range c.parameterKeys() {
+	for key, p := range c.parameterKeys() {
 		if r := values[key]; r != nil {
-			*field = r.integer("value", 0, maxAmount)
+			*p.field = r.integer("value", p.low, p.high)
 		}
 	}
 }
 
-// parameterKeys are the optional keys of city.csv: fields of the parameter set.
-func (c *City) parameterKeys() map[string]*int64 {
+type parameterKey struct {
+	field     *int64
+	low, high int64
+}
+
+// parameterKeys are the optional keys of city.csv, fields of the parameter set with
+// that record's bounds.
+func (c *City) parameterKeys() map[string]parameterKey {
 	p := &c.Params
-	return map[string]*int64{
-		"capPhaseBps": &p.CapPhaseBps, "capShareBps": &p.CapShareBps, "ascrMaxMilli": &p.ASCRMaxMilli,
-		"deltaCapBps": &p.DeltaCapBps, "rStartBps": &p.RStartBps, "deltaStartBps": &p.DeltaStartBps,
-		"dormancyMonths": &p.DormancyMonths, "warmUpMonths": &p.WarmUpMonths, "claimLimit": &p.ClaimLimit,
-		"claimLapseDays": &p.ClaimLapseDays, "votesPerCredit": &p.VotesPerCredit, "kMin": &p.KMin,
+	return map[string]parameterKey{
+		"capPhaseBps":    {&p.CapPhaseBps, 0, 10000},
+		"capShareBps":    {&p.CapShareBps, 0, 10000},
+		"ascrMaxMilli":   {&p.ASCRMaxMilli, 0, 1_000_000},
+		"deltaCapBps":    {&p.DeltaCapBps, 0, 10000},
+		"rStartBps":      {&p.RStartBps, 1, 10000},
+		"deltaStartBps":  {&p.DeltaStartBps, 0, 10000},
+		"dormancyMonths": {&p.DormancyMonths, 1, 1200},
+		"warmUpMonths":   {&p.WarmUpMonths, 0, 120},
+		"claimLimit":     {&p.ClaimLimit, 1, 1000},
+		"claimLapseDays": {&p.ClaimLapseDays, 0, 366},
+		"votesPerCredit": {&p.VotesPerCredit, 0, 1000},
+		"kMin":           {&p.KMin, 5, 1000},
 	}
 }
 
@@ -182,7 +196,7 @@ func (c *City) readOrganizations(fsys fs.FS, f *faults) {
 	handles := ids{HandleCity: true, HandleLedger: true}
 	for _, r := range t.rows {
 		o := Organization{
-			ID: seen.id(r, "id"), Handle: r.text("handle", 64), Name: r.text("name", 200),
+			ID: seen.id(r, "id"), Handle: r.text("handle", 64), Name: r.text("name", 100),
 			FunctionType: r.text("functionType", 64),
 		}
 		if o.Handle != "" && (!labelForm.MatchString(o.Handle) || len(o.Handle) < 3) {
@@ -190,8 +204,8 @@ func (c *City) readOrganizations(fsys fs.FS, f *faults) {
 		} else {
 			handles.take(r, "handle", o.Handle)
 		}
-		o.Summary = r.or("summary", o.Name, 3000)
-		o.Place = r.or("place", o.Name, 500)
+		o.Summary = r.or("summary", o.Name, 300)
+		o.Place = r.or("place", o.Name, 100)
 		for _, role := range r.phrases("roles", 8, 32) {
 			if !slices.Contains([]string{RoleIssuer, RoleRedeemer, RoleSponsor, RoleVerifier, RoleWitness}, role) {
 				r.fail("BadValue", "role %q is none of issuer, redeemer, sponsor, verifier, witness", role)
@@ -214,18 +228,18 @@ func (c *City) readCatalog(fsys fs.FS, f *faults) {
 	seen := ids{}
 	for _, r := range t.rows {
 		e := Entry{
-			ID: seen.id(r, "id"), Issuer: c.reference(r, "issuer", RoleIssuer), Title: r.text("title", 1000),
+			ID: seen.id(r, "id"), Issuer: c.reference(r, "issuer", RoleIssuer), Title: r.text("title", 100),
 			Tier: int(r.integer("tier", 1, 9)), Minutes: r.minutes("hours"),
 			Credits: r.integer("credits", 1, maxAmount), Slots: int(r.integer("slots", 1, 100*10000)),
 			VerificationLevel: int(r.integer("verificationLevel", 1, 4)),
 			Sensitivity:       r.choice("sensitivity", Public, Pseudonymous, Sealed),
 			Credentials:       r.phrases("credential", 10, 100), ReservedFor: r.phrases("reservedFor", 10, 100),
-			Note: r.optional("note", 3000), Benefit: r.optional("benefit", 3000),
+			Note: r.optional("note", 300), Benefit: r.optional("benefit", 300),
 		}
-		e.Summary = r.or("summary", e.Title, 3000)
-		e.Success = r.or("success", "Done as described, for the full time", 3000)
+		e.Summary = r.or("summary", e.Title, 300)
+		e.Success = r.or("success", "Done as described, for the full time", 300)
 		org, _ := c.Organization(e.Issuer)
-		e.Place = r.or("place", org.Place, 500)
+		e.Place = r.or("place", org.Place, 100)
 		c.Catalog = append(c.Catalog, e)
 	}
 }
@@ -236,10 +250,10 @@ func (c *City) readOfferings(fsys fs.FS, f *faults) {
 	seen := ids{}
 	for _, r := range t.rows {
 		o := Offering{
-			ID: seen.id(r, "id"), Redeemer: c.reference(r, "redeemer", RoleRedeemer), Title: r.text("title", 1000),
+			ID: seen.id(r, "id"), Redeemer: c.reference(r, "redeemer", RoleRedeemer), Title: r.text("title", 100),
 			Unit: r.text("unit", 64), PhysicalMonth: r.integer("physicalMonth", 0, maxAmount),
 			MarginalMonth: r.integer("marginalMonth", 0, maxAmount), CommittedMonth: r.integer("committedMonth", 0, maxAmount),
-			Cost: r.integer("cost", 1, maxAmount), FreeFor: r.phrases("freeFor", 10, 1000),
+			Cost: r.integer("cost", 1, maxAmount), FreeFor: r.phrases("freeFor", 10, 100),
 		}
 		if s := r.optional("publicPriceMinor", 32); s != "" {
 			price := r.integer("publicPriceMinor", 0, maxAmount)
@@ -258,9 +272,9 @@ func (c *City) readOfferings(fsys fs.FS, f *faults) {
 		default:
 			r.fail("BadValue", "essential %q is neither yes nor no", s)
 		}
-		o.Summary = r.or("summary", o.Title, 3000)
+		o.Summary = r.or("summary", o.Title, 300)
 		org, _ := c.Organization(o.Redeemer)
-		o.Place = r.or("place", org.Place, 500)
+		o.Place = r.or("place", org.Place, 100)
 		c.Offerings = append(c.Offerings, o)
 	}
 }

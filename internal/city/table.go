@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/rivo/uniseg"
 )
 
 // Error is one fault of a city folder, with the place where it stands.
@@ -141,21 +143,25 @@ func (r *row) fail(name, format string, a ...any) { r.faults.add(name, r.t.file,
 
 // optional is the cell's text without the blanks around it, "" where the column
 // or the value is missing.
-func (r *row) optional(col string, maxBytes int) string {
+func (r *row) optional(col string, maxLength int) string {
 	i, ok := r.t.column[col]
 	if !ok || i >= len(r.cells) {
 		return ""
 	}
 	s := strings.TrimSpace(r.cells[i])
-	if len(s) > maxBytes {
-		r.fail("TooLarge", "%s has %d bytes, at most %d fit", col, len(s), maxBytes)
+	if n := length(s); n > maxLength {
+		r.fail("TooLarge", "%s has %d characters, at most %d fit", col, n, maxLength)
 		return ""
 	}
 	return s
 }
 
-func (r *row) text(col string, maxBytes int) string {
-	s := r.optional(col, maxBytes)
+// length counts as records do: characters as a person sees them, and at most ten
+// bytes for each.
+func length(s string) int { return max(uniseg.GraphemeClusterCount(s), (len(s)+9)/10) }
+
+func (r *row) text(col string, maxLength int) string {
+	s := r.optional(col, maxLength)
 	if _, ok := r.t.column[col]; s == "" && ok {
 		r.fail("MissingValue", "%s is empty", col)
 	}
@@ -163,8 +169,8 @@ func (r *row) text(col string, maxBytes int) string {
 }
 
 // or gives the optional text, or the default where the folder says nothing.
-func (r *row) or(col, fallback string, maxBytes int) string {
-	if s := r.optional(col, maxBytes); s != "" {
+func (r *row) or(col, fallback string, maxLength int) string {
+	if s := r.optional(col, maxLength); s != "" {
 		return s
 	}
 	return fallback
@@ -202,14 +208,14 @@ func (r *row) choice(col string, allowed ...string) string {
 }
 
 // phrases splits a cell at ";", without the blanks around each phrase.
-func (r *row) phrases(col string, maxCount, maxBytes int) []string {
+func (r *row) phrases(col string, maxCount, maxLength int) []string {
 	var out []string
-	for p := range strings.SplitSeq(r.optional(col, maxCount*(maxBytes+2)), ";") {
+	for p := range strings.SplitSeq(r.optional(col, maxCount*(maxLength+2)), ";") {
 		p = strings.TrimSpace(p)
 		switch {
 		case p == "":
-		case len(p) > maxBytes:
-			r.fail("TooLarge", "%s: a phrase has %d bytes, at most %d fit", col, len(p), maxBytes)
+		case length(p) > maxLength:
+			r.fail("TooLarge", "%s: a phrase has %d characters, at most %d fit", col, length(p), maxLength)
 		case len(out) == maxCount:
 			r.fail("TooLarge", "%s: more than %d phrases", col, maxCount)
 			return out

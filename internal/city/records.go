@@ -165,7 +165,10 @@ func (c *City) Accreditation(o Organization, org syntax.DID, delegates []syntax.
 		Decision:      decision,
 	}
 	if o.Is(RoleIssuer) {
-		a.Categories = []string{Activation}
+		a.Categories = []string{Activation, o.FunctionType}
+		if token := *a.FunctionType; token != o.FunctionType {
+			a.Categories = append(a.Categories, token) // entries say it by token
+		}
 	}
 	for _, d := range delegates {
 		a.Delegates = append(a.Delegates, d.String())

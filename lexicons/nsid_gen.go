@@ -28,6 +28,35 @@ const (
 	WorkVerification       = "org.city-sync.work.verification"
 )
 
+// Methods.
+const (
+	ActorGetCity              = "org.city-sync.actor.getCity"
+	ActorGetProfile           = "org.city-sync.actor.getProfile"
+	ActorListOrganizations    = "org.city-sync.actor.listOrganizations"
+	AuditExplainRecord        = "org.city-sync.audit.explainRecord"
+	AuditListTimeline         = "org.city-sync.audit.listTimeline"
+	CatalogGetEntry           = "org.city-sync.catalog.getEntry"
+	CatalogListEntries        = "org.city-sync.catalog.listEntries"
+	LedgerActivate            = "org.city-sync.ledger.activate"
+	LedgerBindTill            = "org.city-sync.ledger.bindTill"
+	LedgerCreateRedemption    = "org.city-sync.ledger.createRedemption"
+	LedgerExplain             = "org.city-sync.ledger.explain"
+	LedgerGetBalance          = "org.city-sync.ledger.getBalance"
+	LedgerGetCapacity         = "org.city-sync.ledger.getCapacity"
+	LedgerGetCheckpoint       = "org.city-sync.ledger.getCheckpoint"
+	LedgerGetConsistencyProof = "org.city-sync.ledger.getConsistencyProof"
+	LedgerGetInclusionProof   = "org.city-sync.ledger.getInclusionProof"
+	LedgerGetReceipt          = "org.city-sync.ledger.getReceipt"
+	LedgerListClaims          = "org.city-sync.ledger.listClaims"
+	LedgerListReceipts        = "org.city-sync.ledger.listReceipts"
+	LedgerOpenEpoch           = "org.city-sync.ledger.openEpoch"
+	LedgerUpdateRedemption    = "org.city-sync.ledger.updateRedemption"
+	OfferGetOfferings         = "org.city-sync.offer.getOfferings"
+	OfferQueryOfferings       = "org.city-sync.offer.queryOfferings"
+	WorkGetTasks              = "org.city-sync.work.getTasks"
+	WorkQueryTasks            = "org.city-sync.work.queryTasks"
+)
+
 // Tokens of org.city-sync.defs.
 const (
 	DisputeConduct         = "org.city-sync.defs#disputeConduct"

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strings"
 
@@ -80,11 +81,10 @@ func writeTypes(schemas []schema, stage string) error {
 		{GoPackage: "community", Prefix: "community.lexicon", Outdir: filepath.Join(stage, "community"), Import: modulePath + "/lexicons/community"},
 		{GoPackage: "atproto", Prefix: "com.atproto", Import: "github.com/bluesky-social/indigo/api/atproto"},
 	}
+	needed := inRecords(schemas)
 	var compiled, external []*lex.Schema
 	for _, s := range schemas {
-		switch s.main() {
-		case "", "record", "object":
-		default:
+		if !needed[s.ID] {
 			continue
 		}
 		file := filepath.Join(stage, "json", s.ID+".json")
@@ -110,6 +110,37 @@ func writeTypes(schemas []schema, stage string) error {
 	}
 	return restoreHyphen(stage)
 }
+
+// inRecords names the files of records and of all they refer to. Views that
+// only methods use need no Go types.
+func inRecords(schemas []schema) map[string]bool {
+	byID := map[string]schema{}
+	for _, s := range schemas {
+		byID[s.ID] = s
+	}
+	needed := map[string]bool{}
+	var follow func(id string)
+	follow = func(id string) {
+		s, ok := byID[id]
+		if !ok || needed[id] {
+			return
+		}
+		needed[id] = true
+		for _, m := range refPattern.FindAllSubmatch(s.Raw, -1) {
+			follow(string(m[1]))
+		}
+	}
+	for _, s := range schemas {
+		if s.main() == "record" {
+			follow(s.ID)
+		}
+	}
+	return needed
+}
+
+// refPattern finds every text that names a schema file, with or without a
+// fragment: a reference, or a token among known values.
+var refPattern = regexp.MustCompile(`"([a-z][a-z0-9-]*(?:\.[a-zA-Z0-9-]+){2,})(?:#[a-zA-Z0-9]+)?"`)
 
 // restoreHyphen gives the generated Go the real NSIDs and a header that says
 // where it comes from.

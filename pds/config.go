@@ -1,0 +1,167 @@
+package pds
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	indigo "github.com/bluesky-social/indigo/atproto/identity"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/identity"
+)
+
+// Config is what an operator may set. Zero values of the optional fields mean the
+// default named beside them.
+type Config struct {
+	// PublicURL is this server's address as others reach it, without a final slash. It
+	// is written into the DID document of every account.
+	PublicURL string
+	// ServiceDID names this server: the audience of its tokens and the DID of describeServer.
+	ServiceDID syntax.DID
+	// HandleDomains are the domains under which accounts get one label, such as ".test".
+	HandleDomains []string
+	// InviteRequired closes registration to those who hold an invite code.
+	InviteRequired bool
+
+	Version        string        // answered by _health; "dev"
+	MaxBlob        int64         // bytes; 5 MB
+	BlobGrace      time.Duration // how long an unreferenced blob is kept; 24 h
+	EventWindow    time.Duration // how long events can be replayed; 72 h
+	SignupWindow   time.Duration // how long a half-made account can be taken up again; 24 h
+	AccessTTL      time.Duration // 2 h
+	RefreshTTL     time.Duration // 90 days
+	RefreshGrace   time.Duration // how long the previous refresh token may be retried; 2 min
+	Argon2         Argon2        // 19 MiB, 2 passes, 1 thread
+	LoginRate      Rate          // createSession, for each identifier at one address; 30 in 5 min
+	AddressRate    Rate          // createSession, for each address; 600 in 5 min
+	SignupRate     Rate          // createAccount, for each address; 100 in 5 min
+	TrustedProxies int           // proxies in front whose X-Forwarded-For is believed; 0
+	ReservedNames  []string      // labels that nobody may register
+}
+
+func (c Config) withDefaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	if c.MaxBlob == 0 {
+		c.MaxBlob = 5_000_000
+	}
+	def(&c.BlobGrace, 24*time.Hour)
+	def(&c.EventWindow, 72*time.Hour)
+	def(&c.SignupWindow, 24*time.Hour)
+	def(&c.AccessTTL, 2*time.Hour)
+	def(&c.RefreshTTL, 90*24*time.Hour)
+	def(&c.RefreshGrace, 2*time.Minute)
+	if c.Argon2 == (Argon2{}) {
+		c.Argon2 = Argon2{MemoryKiB: 19 << 10, Passes: 2, Threads: 1}
+	}
+	if c.LoginRate == (Rate{}) {
+		c.LoginRate = Rate{Points: 30, Window: 5 * time.Minute}
+	}
+	if c.AddressRate == (Rate{}) {
+		c.AddressRate = Rate{Points: 600, Window: 5 * time.Minute}
+	}
+	if c.SignupRate == (Rate{}) {
+		c.SignupRate = Rate{Points: 100, Window: 5 * time.Minute}
+	}
+	return c
+}
+
+// Validate names the first setting that cannot work.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("public URL %q must be http(s)://HOST[:PORT] without a final slash", c.PublicURL)
+	}
+	if _, err := syntax.ParseDID(c.ServiceDID.String()); err != nil {
+		return fmt.Errorf("service DID %q: %w", c.ServiceDID, err)
+	}
+	if len(c.HandleDomains) == 0 {
+		return errors.New("at least one handle domain is needed")
+	}
+	for _, d := range c.HandleDomains {
+		if _, err := syntax.ParseHandle("x" + d); err != nil || !strings.HasPrefix(d, ".") || d != strings.ToLower(d) {
+			return fmt.Errorf("handle domain %q must be lower case and begin with a dot", d)
+		}
+	}
+	if c.MaxBlob < 1 {
+		return fmt.Errorf("blob limit %d is no size", c.MaxBlob)
+	}
+	for name, d := range map[string]time.Duration{
+		"blob grace": c.BlobGrace, "event window": c.EventWindow, "signup window": c.SignupWindow,
+		"access token life": c.AccessTTL, "refresh token life": c.RefreshTTL, "refresh grace": c.RefreshGrace,
+	} {
+		if d < 0 {
+			return fmt.Errorf("%s %s is negative", name, d)
+		}
+	}
+	if c.TrustedProxies < 0 {
+		return fmt.Errorf("%d trusted proxies", c.TrustedProxies)
+	}
+	if err := c.LoginRate.validate("login rate"); err != nil {
+		return err
+	}
+	if err := c.AddressRate.validate("address rate"); err != nil {
+		return err
+	}
+	if err := c.SignupRate.validate("signup rate"); err != nil {
+		return err
+	}
+	return c.Argon2.validate()
+}
+
+// Deps is what a server works with. All are required.
+type Deps struct {
+	Pool      *pgxpool.Pool // sees the migrated schema
+	PLC       *identity.PLC
+	Directory indigo.Directory
+	Clock     clock.Clock
+	Log       *slog.Logger
+	Registry  prometheus.Registerer
+
+	AdminPassword string                        // Basic admin:… of createInviteCode
+	MasterKey     []byte                        // 32 bytes; seals the accounts' signing keys
+	RotationKey   atcrypto.PrivateKeyExportable // signs the accounts' PLC operations
+	JWTSecret     []byte                        // at least 32 bytes; signs session tokens
+	BlobDir       string                        // a folder of this server's own
+}
+
+func (d Deps) validate() error {
+	switch {
+	case d.Pool == nil:
+		return errors.New("deps: no database pool")
+	case d.PLC == nil:
+		return errors.New("deps: no PLC client")
+	case d.Directory == nil:
+		return errors.New("deps: no identity directory")
+	case d.Clock == nil:
+		return errors.New("deps: no clock")
+	case d.Log == nil:
+		return errors.New("deps: no logger")
+	case d.Registry == nil:
+		return errors.New("deps: no metrics registry")
+	case len(d.AdminPassword) < 8:
+		return errors.New("deps: admin password is shorter than 8 characters")
+	case d.RotationKey == nil:
+		return errors.New("deps: no rotation key")
+	case len(d.JWTSecret) < 32:
+		return errors.New("deps: token secret is shorter than 32 bytes")
+	case d.BlobDir == "":
+		return errors.New("deps: no blob folder")
+	}
+	return nil
+}

@@ -1,0 +1,287 @@
+package pds
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+
+	"city-sync.org/citysync/internal/firehose"
+	"city-sync.org/citysync/internal/identity"
+	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/internal/xrpc"
+)
+
+// Creation has three steps: the sign-up is committed with its DID and keys; the PLC
+// directory takes the DID; one transaction makes the account, its empty repository and
+// its events. Whatever stops it, the same request goes on from where it was.
+
+type signupRequest struct {
+	Handle, Password, Email, Invite, RecoveryKey string
+}
+
+type signup struct {
+	Handle     string
+	DID        syntax.DID
+	Operation  identity.Operation
+	Password   string
+	Email      *string
+	SigningKey []byte // sealed
+}
+
+// reserve stores the sign-up, or finds the half-made one that this request began.
+func (s *Server) reserve(ctx context.Context, req signupRequest, now time.Time) (*signup, error) {
+	half, err := s.findSignup(ctx, req.Handle)
+	if err == nil {
+		return s.resume(ctx, half, req)
+	}
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return nil, err
+	}
+	su, err := s.newSignup(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	op, err := json.Marshal(su.Operation)
+	if err != nil {
+		return nil, fmt.Errorf("encode operation of %s: %w", su.DID, err)
+	}
+	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		if s.cfg.InviteRequired {
+			const use = `update invite set used = used + 1 where code = $1 and used < uses`
+			tag, err := tx.Exec(ctx, use, req.Invite)
+			if err != nil {
+				return fmt.Errorf("use invite: %w", err)
+			}
+			if tag.RowsAffected() == 0 {
+				return refused("InvalidInviteCode", "the invite code is unknown or used up")
+			}
+		}
+		const insert = `
+			insert into signup (handle, did, operation, password, email, invite, signing_key, created)
+			values (@handle, @did, @operation, @password, @email, @invite, @key, @now)`
+		_, err := tx.Exec(ctx, insert, pgx.NamedArgs{
+			"handle": su.Handle, "did": su.DID, "operation": op, "password": su.Password,
+			"email": su.Email, "invite": orNull(req.Invite), "key": su.SigningKey, "now": now,
+		})
+		if err != nil {
+			return takenError(err)
+		}
+		// After the insert: another creation of this handle has now either ended or waits.
+		var handle, email bool
+		const taken = `
+			select exists (select from account where handle = $1), exists (select from account where email = $2)`
+		if err := tx.QueryRow(ctx, taken, su.Handle, su.Email).Scan(&handle, &email); err != nil {
+			return fmt.Errorf("look for handle: %w", err)
+		}
+		switch {
+		case handle:
+			return errHandleTaken()
+		case email:
+			return errEmailTaken()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, wrapUnlessShown(err, "reserve %s", su.Handle)
+	}
+	return su, nil
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func errHandleTaken() error { return refused("HandleNotAvailable", "the handle is taken") }
+func errEmailTaken() error {
+	return refused("EmailNotAvailable", "another account uses this e-mail address")
+}
+
+func takenError(err error) error {
+	switch {
+	case uniqueViolation(err, "signup_pkey"), uniqueViolation(err, "account_handle_key"):
+		return errHandleTaken()
+	case uniqueViolation(err, "signup_email_key"), uniqueViolation(err, "account_email_key"):
+		return errEmailTaken()
+	}
+	return err
+}
+
+func (s *Server) findSignup(ctx context.Context, handle string) (*signup, error) {
+	const find = `select handle, did, operation, password, email, signing_key from signup where handle = $1`
+	var su signup
+	var op []byte
+	err := s.pool.QueryRow(ctx, find, handle).Scan(&su.Handle, &su.DID, &op, &su.Password, &su.Email, &su.SigningKey)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find sign-up of %s: %w", handle, err)
+	}
+	if err := json.Unmarshal(op, &su.Operation); err != nil {
+		return nil, fmt.Errorf("stored operation of %s: %w", su.DID, err)
+	}
+	return &su, nil
+}
+
+// resume gives a half-made account to those only who know its password.
+func (s *Server) resume(ctx context.Context, half *signup, req signupRequest) (*signup, error) {
+	same, err := s.passwords.matches(ctx, half.Password, req.Password)
+	if err != nil {
+		return nil, err
+	}
+	if !same {
+		return nil, errHandleTaken()
+	}
+	if !slices.Equal(half.Operation.RotationKeys, s.rotationKeys(req.RecoveryKey)) {
+		return nil, invalid("the creation of %s was begun with another recovery key", req.Handle)
+	}
+	return half, nil
+}
+
+func (s *Server) rotationKeys(recovery string) []string {
+	if recovery == "" || recovery == s.rotationDID {
+		return []string{s.rotationDID}
+	}
+	return []string{recovery, s.rotationDID}
+}
+
+func (s *Server) newSignup(ctx context.Context, req signupRequest) (*signup, error) {
+	hash, err := s.passwords.hash(ctx, req.Password)
+	if err != nil {
+		return nil, err
+	}
+	key, err := atcrypto.GeneratePrivateKeyK256()
+	if err != nil {
+		return nil, fmt.Errorf("make signing key: %w", err)
+	}
+	pub, err := key.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("make signing key: %w", err)
+	}
+	op := identity.Operation{
+		Type:                identity.TypeOperation,
+		RotationKeys:        s.rotationKeys(req.RecoveryKey),
+		VerificationMethods: map[string]string{"atproto": pub.DIDKey()},
+		AlsoKnownAs:         []string{"at://" + req.Handle},
+		Services: map[string]identity.Service{
+			"atproto_pds": {Type: "AtprotoPersonalDataServer", Endpoint: s.cfg.PublicURL},
+		},
+	}
+	if err := op.Sign(s.rotation); err != nil {
+		return nil, fmt.Errorf("sign first operation of %s: %w", req.Handle, err)
+	}
+	did, err := identity.GenesisDID(op)
+	if err != nil {
+		return nil, fmt.Errorf("name first operation of %s: %w", req.Handle, err)
+	}
+	return &signup{
+		Handle: req.Handle, DID: did, Operation: op, Password: hash,
+		Email:      orNull(strings.ToLower(req.Email)),
+		SigningKey: s.sealer.seal(did.String(), key.Bytes()),
+	}, nil
+}
+
+// announce hands the first operation to the PLC directory. Submitting it again is no
+// error: an answer got lost, or an earlier request stopped after it.
+func (s *Server) announce(ctx context.Context, su *signup) error {
+	err := s.plc.Submit(ctx, su.DID, su.Operation)
+	if err == nil {
+		return nil
+	}
+	s.log.Warn("directory did not take a new DID", "did", su.DID, "error", err)
+	return xrpc.Errorf(http.StatusServiceUnavailable, "DirectoryUnavailable",
+		"the PLC directory did not take the new DID; send the same request again")
+}
+
+// syncEvent states where the repository begins: a CAR of the commit alone.
+func syncEvent(c *repo.Commit, now time.Time) (*firehose.Sync, error) {
+	var car bytes.Buffer
+	err := repo.WriteCAR(&car, c.Head.Commit, func(yield func(repo.Block) bool) {
+		for _, b := range c.New {
+			if b.CID == c.Head.Commit && !yield(b) {
+				return
+			}
+		}
+	})
+	return &firehose.Sync{DID: c.DID, Rev: c.Head.Rev, Blocks: car.Bytes(), Time: eventTime(now)}, err
+}
+
+// activate makes the account, its empty repository and its first four events.
+func (s *Server) activate(ctx context.Context, su *signup, now time.Time) error {
+	key, err := s.signingKey(&account{DID: su.DID, SigningKey: su.SigningKey})
+	if err != nil {
+		return err
+	}
+	rev, err := s.tids.nextRev("")
+	if err != nil {
+		return err
+	}
+	commit, err := repo.Apply(ctx, repo.MapBlocks{}, su.DID, nil, nil, key, rev)
+	if err != nil {
+		return fmt.Errorf("first commit of %s: %w", su.DID, err)
+	}
+	sync, err := syncEvent(commit, now)
+	if err != nil {
+		return err
+	}
+	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		const leave = `delete from signup where did = $1`
+		tag, err := tx.Exec(ctx, leave, su.DID)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return errHandleTaken() // the same creation ended in another request
+		}
+		const enter = `
+			insert into account (did, handle, email, password, status, signing_key, created)
+			values (@did, @handle, @email, @password, 'active', @key, @now)`
+		_, err = tx.Exec(ctx, enter, pgx.NamedArgs{
+			"did": su.DID, "handle": su.Handle, "email": su.Email, "password": su.Password,
+			"key": su.SigningKey, "now": now,
+		})
+		if err != nil {
+			return takenError(err)
+		}
+		var batch pgx.Batch
+		queueHead(&batch, su.DID, commit)
+		queueBlocks(&batch, su.DID, nil, nil, commit)
+		return s.emit(ctx, tx, &batch, now,
+			&firehose.Identity{DID: su.DID, Handle: su.Handle, Time: eventTime(now)},
+			&firehose.Account{DID: su.DID, Active: true, Time: eventTime(now)},
+			commitEvent(commit, now),
+			sync,
+		)
+	})
+	if err != nil {
+		return wrapUnlessShown(err, "activate %s", su.DID)
+	}
+	s.metrics.accounts.Inc()
+	return nil
+}
+
+// dropSignups gives handles and invites of creations that nobody finished back.
+func (s *Server) dropSignups(ctx context.Context, now time.Time) error {
+	const drop = `
+		with gone as (delete from signup where created < $1 returning invite),
+		back as (select invite, count(*) as n from gone where invite is not null group by invite)
+		update invite i set used = i.used - back.n from back where i.code = back.invite`
+	if _, err := s.pool.Exec(ctx, drop, now.Add(-s.cfg.SignupWindow)); err != nil {
+		return fmt.Errorf("drop half-made accounts: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,21 @@
+// Package pds is a personal data server: accounts, signed repositories, blobs, and the
+// firehose that tells the network of every change.
+//
+// What holds at every moment, a crash included:
+//
+//   - P1: a write is one transaction. The repository head, its blocks, records, blob
+//     references and firehose event are all there or none is.
+//   - P2: event numbers rise without reuse and become visible in order. The number is
+//     taken last in the transaction from the one row of event_head.
+//   - P3: table block holds exactly what the head of a repository reaches, so a full
+//     export is a read of that table.
+//   - P4: a repository changes only under the lock of its row in repo; rev rises with
+//     every commit and is never ahead of the clock except to stay above the last one.
+//   - P5: a blob is served only while a record of the same account refers to it.
+//   - P6: no secret is stored in the clear: passwords as argon2id, signing keys sealed
+//     under the master key, session tokens not at all.
+//   - P7: an account exists only after the PLC directory took its DID. What is half
+//     made is a row in signup, and the same request finishes it.
+//
+// Locks are taken in the order repo, blob, event_head.
+package pds

@@ -1,0 +1,73 @@
+package pds
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// waker tells the stream that the table of events may have grown. A wake that nobody
+// waits for is kept, and several are one: what counts is the table.
+type waker struct{ c chan struct{} }
+
+func newWaker() *waker { return &waker{c: make(chan struct{}, 1)} }
+
+func (w *waker) wake() {
+	select {
+	case w.c <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	listenRetryMin = 100 * time.Millisecond
+	listenRetryMax = 10 * time.Second
+)
+
+// listen holds one connection that the database wakes. After a break it wakes the
+// stream once, since notifications of the meantime are lost.
+func (s *Server) listen(ctx context.Context) error {
+	wait := listenRetryMin
+	for {
+		err := s.listenOnce(ctx, func() { wait = listenRetryMin })
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.log.Warn("event listener lost its connection", "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, listenRetryMax)
+	}
+}
+
+func (s *Server) listenOnce(ctx context.Context, listening func()) error {
+	pooled, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("listen for events: %w", err)
+	}
+	conn := pooled.Hijack() // held for good: it must not count against the pool
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var schema string
+	if err := conn.QueryRow(ctx, `select current_schema()`).Scan(&schema); err != nil {
+		return fmt.Errorf("listen for events: %w", err)
+	}
+	if _, err := conn.Exec(ctx, `listen `+pgx.Identifier{notifyChannel}.Sanitize()); err != nil {
+		return fmt.Errorf("listen for events: %w", err)
+	}
+	listening()
+	s.wake.wake()
+	for {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			return fmt.Errorf("wait for events: %w", err)
+		}
+		if n.Payload == schema {
+			s.wake.wake()
+		}
+	}
+}

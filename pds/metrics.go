@@ -1,0 +1,26 @@
+package pds
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	accounts prometheus.Counter
+	sessions prometheus.Counter
+	commits  prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pds", Name: name, Help: help})
+	}
+	m := &metrics{
+		accounts: counter("accounts_created_total", "Accounts created."),
+		sessions: counter("sessions_created_total", "Sessions opened with a password."),
+		commits:  counter("commits_total", "Commits written to repositories."),
+	}
+	for _, c := range []prometheus.Collector{m.accounts, m.sessions, m.commits} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,175 @@
+package pds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	indigo "github.com/bluesky-social/indigo/atproto/identity"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/firehose"
+	"city-sync.org/citysync/internal/identity"
+	"city-sync.org/citysync/internal/xrpc"
+)
+
+// Server is one personal data server. Several may share a database.
+type Server struct {
+	cfg         Config
+	host        string
+	pool        *pgxpool.Pool
+	plc         *identity.PLC
+	directory   indigo.Directory
+	clock       clock.Clock
+	log         *slog.Logger
+	admin       string
+	rotation    atcrypto.PrivateKeyExportable
+	rotationDID string
+	sealer      *sealer
+	tokens      *tokens
+	passwords   *passwords
+	tids        *tids
+	cache       *blockCache
+	files       blobFiles
+	exports     chan struct{} // one slot for each export that holds a connection
+	logins      *limiter
+	addresses   *limiter
+	signups     *limiter
+	wake        *waker
+	stream      *firehose.Server
+	metrics     *metrics
+	handler     http.Handler
+}
+
+// maxExports bounds the repository exports that run at once: each holds a database
+// connection for as long as its reader takes.
+const maxExports = 6
+
+// New checks everything it is given and makes a server that does nothing yet. Handler
+// serves at once; the firehose moves while Run runs.
+func New(cfg Config, deps Deps) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("pds config: %w", err)
+	}
+	if err := deps.validate(); err != nil {
+		return nil, fmt.Errorf("pds %w", err)
+	}
+	cfg = cfg.withDefaults()
+	u, err := url.Parse(cfg.PublicURL)
+	if err != nil {
+		return nil, fmt.Errorf("pds config: %w", err)
+	}
+	seal, err := newSealer(deps.MasterKey)
+	if err != nil {
+		return nil, fmt.Errorf("pds: %w", err)
+	}
+	pub, err := deps.RotationKey.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("pds rotation key: %w", err)
+	}
+	files, err := newBlobFiles(deps.BlobDir)
+	if err != nil {
+		return nil, fmt.Errorf("pds: %w", err)
+	}
+	m, err := newMetrics(deps.Registry)
+	if err != nil {
+		return nil, fmt.Errorf("pds metrics: %w", err)
+	}
+	s := &Server{
+		cfg: cfg, host: u.Hostname(), pool: deps.Pool, plc: deps.PLC, directory: deps.Directory,
+		clock: deps.Clock, log: deps.Log, admin: deps.AdminPassword,
+		rotation: deps.RotationKey, rotationDID: pub.DIDKey(),
+		sealer:    seal,
+		tokens:    &tokens{secret: deps.JWTSecret, audience: cfg.ServiceDID.String()},
+		passwords: newPasswords(cfg.Argon2),
+		tids:      newTIDs(deps.Clock),
+		cache:     newBlockCache(cacheBytes),
+		files:     files,
+		exports:   make(chan struct{}, maxExports),
+		logins:    newLimiter(cfg.LoginRate, deps.Clock),
+		addresses: newLimiter(cfg.AddressRate, deps.Clock),
+		signups:   newLimiter(cfg.SignupRate, deps.Clock),
+		wake:      newWaker(),
+		metrics:   m,
+	}
+	s.stream = s.newStream()
+	s.handler = s.routes(deps)
+	return s, nil
+}
+
+// Name names the server among the components of a process.
+func (s *Server) Name() string { return "pds" }
+
+// Handler serves everything public.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+func (s *Server) hostname() string { return s.host }
+
+// Run moves the firehose and clears away what is over, until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.listen(ctx) })
+	g.Go(func() error { return s.stream.Run(ctx) })
+	g.Go(func() error { return s.housekeep(ctx) })
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+const (
+	housekeeping = time.Minute
+	uploadLife   = time.Hour // an upload that takes longer is broken
+)
+
+func (s *Server) housekeep(ctx context.Context) error {
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	for {
+		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("housekeeping", "error", err) // the next round tries again
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// sweep is one round of housekeeping.
+func (s *Server) sweep(ctx context.Context) error {
+	now := s.clock.Now()
+	var errs []error
+	if _, err := s.pool.Exec(ctx, `delete from session where expires < $1`, now); err != nil {
+		errs = append(errs, fmt.Errorf("drop old sessions: %w", err))
+	}
+	errs = append(errs, s.dropSignups(ctx, now), s.pruneEvents(ctx, now))
+	for {
+		n, err := s.collectBlobs(ctx, now)
+		errs = append(errs, err)
+		if err != nil || n == 0 {
+			break
+		}
+	}
+	// File times are the machine's, whatever clock the service has.
+	errs = append(errs, s.files.sweepUploads(time.Now().Add(-uploadLife)))
+	return errors.Join(errs...)
+}
+
+func (s *Server) routes(deps Deps) http.Handler {
+	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Metrics: deps.Registry})
+	s.serverRoutes(mux)
+	s.repoRoutes(mux)
+	s.syncRoutes(mux)
+	s.plainRoutes(mux)
+	return mux
+}

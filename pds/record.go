@@ -1,0 +1,133 @@
+package pds
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/bluesky-social/indigo/atproto/atdata"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
+
+	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/lexicons"
+)
+
+// maxRecord is the protocol's limit on one record's canonical bytes.
+const maxRecord = 1_000_000
+
+// maxRecordBlobs bounds the blob references of one record.
+const maxRecordBlobs = 1000
+
+// record is a value on its way into a repository: canonical bytes, checked.
+type record struct {
+	CBOR   []byte
+	CID    cid.Cid
+	Blobs  []atdata.Blob
+	Status string // valid, unknown, or empty when the schema was not asked
+}
+
+func checkPath(collection, rkey string) error {
+	if _, err := syntax.ParseNSID(collection); err != nil {
+		return invalid("collection %q is not an NSID", collection)
+	}
+	if _, err := syntax.ParseRecordKey(rkey); err != nil {
+		return invalid("%q is not a record key", rkey)
+	}
+	return nil
+}
+
+// newRecord turns a client's JSON into a record. validate is the request's word: unset
+// checks the schemas compiled in here and lets others pass as unknown; true refuses the
+// others; false asks no schema. No schema is ever fetched: a write must not depend on
+// somebody else's server.
+func newRecord(collection, rkey string, value json.RawMessage, validate *bool) (*record, error) {
+	if err := checkPath(collection, rkey); err != nil {
+		return nil, err
+	}
+	value, err := withType(value, collection)
+	if err != nil {
+		return nil, err
+	}
+	data, err := lexicons.EncodeJSONToCBOR(value)
+	if err != nil {
+		return nil, refused("InvalidRecord", "record of %s: %v", collection, err)
+	}
+	if len(data) > maxRecord {
+		return nil, xrpc.Errorf(http.StatusRequestEntityTooLarge, "RecordTooLarge", "a record has at most %d bytes", maxRecord)
+	}
+	rec := &record{CBOR: data, CID: repo.CIDForCBOR(data)}
+	if rec.Status, err = checkSchema(collection, rkey, data, validate); err != nil {
+		return nil, err
+	}
+	if rec.Blobs, err = blobsOf(data); err != nil {
+		return nil, err
+	}
+	return rec, nil
+}
+
+// withType adds $type where it is absent and refuses another collection's.
+func withType(value json.RawMessage, collection string) (json.RawMessage, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(value, &fields); err != nil || fields == nil {
+		return nil, refused("InvalidRecord", "a record is a JSON object")
+	}
+	raw, ok := fields["$type"]
+	if !ok {
+		name, err := json.Marshal(collection)
+		if err != nil {
+			return nil, err
+		}
+		fields["$type"] = name
+		return json.Marshal(fields)
+	}
+	var have string
+	if err := json.Unmarshal(raw, &have); err != nil || have != collection {
+		return nil, refused("InvalidRecord", "$type %s does not name the collection %s", raw, collection)
+	}
+	return value, nil
+}
+
+func checkSchema(collection, rkey string, data []byte, validate *bool) (status string, err error) {
+	switch {
+	case validate != nil && !*validate:
+		return "", nil
+	case !lexicons.Known(collection):
+		if validate != nil {
+			return "", invalid("the schema of %s is not known here", collection)
+		}
+		return "unknown", nil
+	}
+	if err := lexicons.Validate(collection, rkey, data); err != nil {
+		var bad *lexicons.InvalidError
+		if errors.As(err, &bad) {
+			return "", refused("InvalidRecord", "%v", bad)
+		}
+		return "", err
+	}
+	return "valid", nil
+}
+
+// blobsOf lists the blobs that a record refers to. The old form, which has no size, is
+// refused: nothing could check it.
+func blobsOf(data []byte) ([]atdata.Blob, error) {
+	if !bytes.Contains(data, []byte("mimeType")) {
+		return nil, nil
+	}
+	fields, err := atdata.UnmarshalCBOR(data)
+	if err != nil {
+		return nil, refused("InvalidRecord", "record: %v", err)
+	}
+	blobs := atdata.ExtractBlobs(fields)
+	if len(blobs) > maxRecordBlobs {
+		return nil, refused("InvalidRecord", "a record refers to at most %d blobs", maxRecordBlobs)
+	}
+	for _, b := range blobs {
+		if b.Size < 0 {
+			return nil, refused("InvalidRecord", "blob %s is in the legacy form", b.Ref)
+		}
+	}
+	return blobs, nil
+}

@@ -1,0 +1,66 @@
+package pds
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"city-sync.org/citysync/internal/firehose"
+	"city-sync.org/citysync/internal/pg"
+)
+
+// eventStore is table event as the firehose reads it.
+type eventStore struct{ pool *pgxpool.Pool }
+
+func (s *Server) newStream() *firehose.Server {
+	return firehose.NewServer(eventStore{s.pool}, s.wake.c, firehose.ServerConfig{Log: s.log})
+}
+
+// Bounds implements firehose.Store.
+func (e eventStore) Bounds(ctx context.Context) (oldest, newest int64, err error) {
+	var pruned int64
+	if err := e.pool.QueryRow(ctx, `select seq, pruned from event_head`).Scan(&newest, &pruned); err != nil {
+		return 0, 0, fmt.Errorf("read event head: %w", err)
+	}
+	if newest == 0 {
+		return 0, 0, nil
+	}
+	return pruned + 1, newest, nil
+}
+
+// Page implements firehose.Store.
+func (e eventStore) Page(ctx context.Context, after int64, limit int) ([]firehose.Frame, error) {
+	rows, err := e.pool.Query(ctx, `select seq, frame from event where seq > $1 order by seq limit $2`, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read events after %d: %w", after, err)
+	}
+	page, err := pgx.CollectRows(rows, pgx.RowToStructByPos[firehose.Frame])
+	if err != nil {
+		return nil, fmt.Errorf("read events after %d: %w", after, err)
+	}
+	return page, nil
+}
+
+// pruneEvents drops the events that are older than the window: always a first part of
+// the stream, so that what is kept has no holes.
+func (s *Server) pruneEvents(ctx context.Context, now time.Time) error {
+	err := pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		var last *int64
+		const bound = `select max(seq) from event where at < $1`
+		if err := tx.QueryRow(ctx, bound, now.Add(-s.cfg.EventWindow)).Scan(&last); err != nil || last == nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `delete from event where seq <= $1`, *last); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `update event_head set pruned = $1 where pruned < $1`, *last)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("prune events: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,420 @@
+package pds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atdata"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
+	"github.com/jackc/pgx/v5"
+
+	"city-sync.org/citysync/internal/firehose"
+	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/internal/xrpc"
+)
+
+// maxWrites is the protocol's limit on the operations of one commit.
+const maxWrites = 200
+
+// intent is what a client wants of one record.
+type intent int
+
+const (
+	toCreate intent = iota // it must not exist
+	toPut                  // either; the same value is no change
+	toUpdate               // it must exist
+	toDelete               // it must exist
+	toDrop                 // its absence is no error
+)
+
+// change is one record's part of a write.
+type change struct {
+	Intent     intent
+	Collection string
+	RKey       string
+	Record     *record    // nil for deletes
+	Swap       *condition // on the record as it is now
+}
+
+func (c change) path() string { return c.Collection + "/" + c.RKey }
+
+// condition compares with what is there; a nil CID means nothing must be there.
+type condition struct{ CID *cid.Cid }
+
+func (c *condition) holds(now *cid.Cid) bool {
+	if c == nil {
+		return true
+	}
+	if c.CID == nil || now == nil {
+		return c.CID == nil && now == nil
+	}
+	return c.CID.Equals(*now)
+}
+
+// decide turns changes into repository writes, given the CIDs that are there now. What
+// changes nothing is left out.
+func decide(there map[string]cid.Cid, changes []change) ([]repo.Write, error) {
+	var out []repo.Write
+	seen := make(map[string]bool, len(changes))
+	for _, ch := range changes {
+		path := ch.path()
+		if seen[path] {
+			return nil, invalid("%s is named twice", path)
+		}
+		seen[path] = true
+		var now *cid.Cid
+		if c, ok := there[path]; ok {
+			now = &c
+		}
+		if !ch.Swap.holds(now) {
+			return nil, refused("InvalidSwap", "record %s is not what swapRecord says", path)
+		}
+		w := repo.Write{Collection: ch.Collection, RKey: ch.RKey}
+		switch {
+		case ch.Intent == toCreate && now != nil:
+			return nil, xrpc.Errorf(http.StatusConflict, "RecordAlreadyExists", "record %s exists", path)
+		case (ch.Intent == toUpdate || ch.Intent == toDelete) && now == nil:
+			return nil, refused("RecordNotFound", "there is no record %s", path)
+		case ch.Record == nil && now == nil:
+			continue
+		case ch.Record == nil:
+			w.Action = repo.Delete
+		case now == nil:
+			w.Action, w.Record = repo.Create, ch.Record.CBOR
+		case now.Equals(ch.Record.CID):
+			continue
+		default:
+			w.Action, w.Record = repo.Update, ch.Record.CBOR
+		}
+		out = append(out, w)
+	}
+	return out, nil
+}
+
+// current is what a write finds under the lock of its repository.
+type current struct {
+	head  repo.Head
+	there map[string]cid.Cid
+}
+
+// write applies the changes as one commit, in one transaction with its event. It answers
+// nil when nothing changes. The same write may be tried again after an error.
+func (s *Server) write(ctx context.Context, acc *account, changes []change, swapCommit *cid.Cid) (*repo.Head, error) {
+	if len(changes) > maxWrites {
+		return nil, invalid("a commit has at most %d writes", maxWrites)
+	}
+	key, err := s.signingKey(acc)
+	if err != nil {
+		return nil, err
+	}
+	var commit *repo.Commit
+	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		now, err := lockRepo(ctx, tx, acc.DID, changes)
+		if err != nil {
+			return err
+		}
+		if swapCommit != nil && !swapCommit.Equals(now.head.Commit) {
+			return refused("InvalidSwap", "the repository is at commit %s", now.head.Commit)
+		}
+		writes, err := decide(now.there, changes)
+		if err != nil || len(writes) == 0 {
+			return err
+		}
+		rev, err := s.tids.nextRev(now.head.Rev)
+		if err != nil {
+			return fmt.Errorf("rev after %s of %s: %w", now.head.Rev, acc.DID, err)
+		}
+		commit, err = repo.Apply(ctx, blocks{q: tx, did: acc.DID, cache: s.cache}, acc.DID, &now.head, writes, key, rev)
+		if err != nil {
+			return applyError(acc.DID, err)
+		}
+		return s.store(ctx, tx, acc.DID, now, changes, commit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if commit == nil {
+		return nil, nil
+	}
+	s.cacheNodes(commit)
+	s.metrics.commits.Inc()
+	return &commit.Head, nil
+}
+
+// cacheNodes keeps what the next write to the same repository will ask for.
+func (s *Server) cacheNodes(c *repo.Commit) {
+	skip := make(map[cid.Cid]bool, len(c.Ops)+1)
+	skip[c.Head.Commit] = true
+	for _, op := range c.Ops {
+		if op.CID != nil {
+			skip[*op.CID] = true
+		}
+	}
+	for _, b := range c.New {
+		if !skip[b.CID] {
+			s.cache.put(b.CID, b.Data)
+		}
+	}
+}
+
+func applyError(did syntax.DID, err error) error {
+	if errors.Is(err, repo.ErrTooBig) || errors.Is(err, repo.ErrTooManyOps) {
+		return refused("CommitTooBig", "%v", err)
+	}
+	return fmt.Errorf("apply writes to %s: %w", did, err)
+}
+
+// lockRepo takes the repository's lock and reads, in the same round trip, what the
+// changes touch: records that are there, and blobs, which it locks against collection.
+func lockRepo(ctx context.Context, tx pgx.Tx, did syntax.DID, changes []change) (*current, error) {
+	const lock = `
+		select r.commit_cid, r.data_cid, r.rev, a.status
+		from repo r join account a using (did)
+		where r.did = $1 for update of r`
+	const touched = `
+		select collection, rkey, cid from record
+		where did = $1 and (collection, rkey) in (select * from unnest($2::text[], $3::text[]))`
+	cur := &current{there: make(map[string]cid.Cid, len(changes))}
+	collections, rkeys := paths(changes)
+	var batch pgx.Batch
+	batch.Queue(lock, did).QueryRow(func(row pgx.Row) error {
+		var commit, data []byte
+		acc := account{DID: did}
+		if err := row.Scan(&commit, &data, &cur.head.Rev, &acc.Status); err != nil {
+			return err
+		}
+		if err := acc.mustBeActive(); err != nil {
+			return err
+		}
+		return castCIDs(commit, &cur.head.Commit, data, &cur.head.Data)
+	})
+	batch.Queue(touched, did, collections, rkeys).Query(func(rows pgx.Rows) error {
+		var collection, rkey string
+		var raw []byte
+		_, err := pgx.ForEachRow(rows, []any{&collection, &rkey, &raw}, func() error {
+			c, err := cid.Cast(raw)
+			cur.there[collection+"/"+rkey] = c
+			return err
+		})
+		return err
+	})
+	if wanted := blobsWanted(changes); len(wanted) > 0 {
+		queueBlobCheck(&batch, did, wanted)
+	}
+	err := tx.SendBatch(ctx, &batch).Close()
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, errRepoNotFound(did.String())
+	}
+	if err != nil {
+		return nil, wrapUnlessShown(err, "lock repository of %s", did)
+	}
+	return cur, nil
+}
+
+// wrapUnlessShown adds context to our own faults and leaves refusals as they are.
+func wrapUnlessShown(err error, format string, a ...any) error {
+	var shown *xrpc.Error
+	if errors.As(err, &shown) {
+		return shown
+	}
+	return fmt.Errorf(format+": %w", append(a, err)...)
+}
+
+func castCIDs(raw1 []byte, c1 *cid.Cid, raw2 []byte, c2 *cid.Cid) (err error) {
+	if *c1, err = cid.Cast(raw1); err != nil {
+		return fmt.Errorf("stored CID %x: %w", raw1, err)
+	}
+	if *c2, err = cid.Cast(raw2); err != nil {
+		return fmt.Errorf("stored CID %x: %w", raw2, err)
+	}
+	return nil
+}
+
+func paths(changes []change) (collections, rkeys []string) {
+	for _, ch := range changes {
+		collections = append(collections, ch.Collection)
+		rkeys = append(rkeys, ch.RKey)
+	}
+	return collections, rkeys
+}
+
+func blobsWanted(changes []change) map[cid.Cid]atdata.Blob {
+	wanted := map[cid.Cid]atdata.Blob{}
+	for _, ch := range changes {
+		if ch.Record == nil {
+			continue
+		}
+		for _, b := range ch.Record.Blobs {
+			wanted[b.Ref.CID()] = b
+		}
+	}
+	return wanted
+}
+
+func queueBlobCheck(batch *pgx.Batch, did syntax.DID, wanted map[cid.Cid]atdata.Blob) {
+	const lock = `
+		select cid, mime, size from blob
+		where did = $1 and cid = any($2::bytea[]) order by cid for key share`
+	ids := make([][]byte, 0, len(wanted))
+	for c := range wanted {
+		ids = append(ids, c.Bytes())
+	}
+	batch.Queue(lock, did, ids).Query(func(rows pgx.Rows) error {
+		found := 0
+		var raw []byte
+		var mime string
+		var size int64
+		_, err := pgx.ForEachRow(rows, []any{&raw, &mime, &size}, func() error {
+			c, err := cid.Cast(raw)
+			if err != nil {
+				return fmt.Errorf("stored CID %x: %w", raw, err)
+			}
+			found++
+			if w := wanted[c]; w.MimeType != mime || w.Size != size {
+				return refused("InvalidBlob", "blob %s is %s of %d bytes, not %s of %d", c, mime, size, w.MimeType, w.Size)
+			}
+			return nil
+		})
+		if err == nil && found < len(wanted) {
+			return refused("BlobNotFound", "%d of the record's blobs were not uploaded", len(wanted)-found)
+		}
+		return err
+	})
+}
+
+// store writes the commit and, last, its event.
+func (s *Server) store(ctx context.Context, tx pgx.Tx, did syntax.DID, before *current, changes []change, c *repo.Commit) error {
+	now := s.clock.Now()
+	var batch pgx.Batch
+	queueHead(&batch, did, c)
+	queueRecords(&batch, did, before, changes, c, now)
+	queueBlocks(&batch, did, before, changes, c)
+	return s.emit(ctx, tx, &batch, now, commitEvent(c, now))
+}
+
+func commitEvent(c *repo.Commit, now time.Time) *firehose.Commit {
+	ev := &firehose.Commit{
+		DID: c.DID, Commit: c.Head.Commit, Rev: c.Head.Rev, Since: c.Since,
+		PrevData: c.PrevData, Blocks: c.CAR, Time: eventTime(now),
+	}
+	for _, op := range c.Ops {
+		ev.Ops = append(ev.Ops, firehose.Op{Action: string(op.Action), Path: op.Path, CID: op.CID, Prev: op.Prev})
+	}
+	return ev
+}
+
+func queueRecords(batch *pgx.Batch, did syntax.DID, before *current, changes []change, c *repo.Commit, now time.Time) {
+	const unref = `
+		with gone as (
+			delete from record_blob
+			where did = $1 and (collection, rkey) in (select * from unnest($2::text[], $3::text[]))
+			returning cid
+		)
+		update blob set touched = $4 where did = $1 and cid in (select cid from gone)`
+	const remove = `
+		delete from record
+		where did = $1 and (collection, rkey) in (select * from unnest($2::text[], $3::text[]))`
+	const upsert = `
+		insert into record (did, collection, rkey, cid, rev)
+		select $1, u.collection, u.rkey, u.cid, $5
+		from unnest($2::text[], $3::text[], $4::bytea[]) as u (collection, rkey, cid)
+		on conflict (did, collection, rkey) do update set cid = excluded.cid, rev = excluded.rev`
+	const ref = `
+		insert into record_blob (did, collection, rkey, cid)
+		select $1, u.collection, u.rkey, u.cid
+		from unnest($2::text[], $3::text[], $4::bytea[]) as u (collection, rkey, cid)
+		on conflict do nothing`
+
+	var replaced, removed, set, refs struct {
+		collections, rkeys []string
+		cids               [][]byte
+	}
+	for _, ch := range changes {
+		old, existed := before.there[ch.path()]
+		switch {
+		case ch.Record == nil && !existed, ch.Record != nil && existed && old.Equals(ch.Record.CID):
+			continue // no part of the commit
+		case existed:
+			replaced.collections = append(replaced.collections, ch.Collection)
+			replaced.rkeys = append(replaced.rkeys, ch.RKey)
+		}
+		if ch.Record == nil {
+			removed.collections = append(removed.collections, ch.Collection)
+			removed.rkeys = append(removed.rkeys, ch.RKey)
+			continue
+		}
+		set.collections = append(set.collections, ch.Collection)
+		set.rkeys = append(set.rkeys, ch.RKey)
+		set.cids = append(set.cids, ch.Record.CID.Bytes())
+		for _, b := range ch.Record.Blobs {
+			refs.collections = append(refs.collections, ch.Collection)
+			refs.rkeys = append(refs.rkeys, ch.RKey)
+			refs.cids = append(refs.cids, b.Ref.CID().Bytes())
+		}
+	}
+	if len(replaced.rkeys) > 0 {
+		batch.Queue(unref, did, replaced.collections, replaced.rkeys, now)
+	}
+	if len(removed.rkeys) > 0 {
+		batch.Queue(remove, did, removed.collections, removed.rkeys)
+	}
+	if len(set.rkeys) > 0 {
+		batch.Queue(upsert, did, set.collections, set.rkeys, set.cids, c.Head.Rev)
+	}
+	if len(refs.rkeys) > 0 {
+		batch.Queue(ref, did, refs.collections, refs.rkeys, refs.cids)
+	}
+}
+
+// queueBlocks keeps P3: first out with what the new head no longer reaches, then in with
+// what is new. Two records of the same value share a block, so a record's block goes only
+// with its last record.
+func queueBlocks(batch *pgx.Batch, did syntax.DID, before *current, changes []change, c *repo.Commit) {
+	const out = `
+		delete from block b
+		where did = $1 and cid = any($2::bytea[])
+		and not exists (select from record r where r.did = b.did and r.cid = b.cid)`
+	const in = `
+		insert into block (did, cid, rev, bytes)
+		select $1, u.cid, $2, u.bytes from unnest($3::bytea[], $4::bytea[]) as u (cid, bytes)
+		on conflict (did, cid) do nothing`
+	var gone, cids, bodies [][]byte
+	if before != nil {
+		gone = append(gone, before.head.Commit.Bytes())
+		for _, ch := range changes {
+			if old, ok := before.there[ch.path()]; ok {
+				gone = append(gone, old.Bytes())
+			}
+		}
+	}
+	for _, u := range c.Unreachable {
+		gone = append(gone, u.Bytes())
+	}
+	for _, b := range c.New {
+		cids = append(cids, b.CID.Bytes())
+		bodies = append(bodies, b.Data)
+	}
+	if len(gone) > 0 {
+		batch.Queue(out, did, gone)
+	}
+	batch.Queue(in, did, c.Head.Rev, cids, bodies)
+}
+
+func queueHead(batch *pgx.Batch, did syntax.DID, c *repo.Commit) {
+	const move = `
+		insert into repo (did, commit_cid, data_cid, rev) values ($1, $2, $3, $4)
+		on conflict (did) do update
+		set commit_cid = excluded.commit_cid, data_cid = excluded.data_cid, rev = excluded.rev
+		where repo.rev < excluded.rev`
+	batch.Queue(move, did, c.Head.Commit.Bytes(), c.Head.Data.Bytes(), c.Head.Rev).Exec(func(tag pgconnTag) error {
+		if tag.RowsAffected() != 1 {
+			return fmt.Errorf("%w: rev %s of %s is not above the last", errBroken, c.Head.Rev, did)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,366 @@
+package pds
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"net/mail"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	indigo "github.com/bluesky-social/indigo/atproto/identity"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+
+	"city-sync.org/citysync/internal/xrpc"
+)
+
+// smallBody is the limit on bodies that hold no records.
+const smallBody = 150_000
+
+func (s *Server) serverRoutes(m *xrpc.Mux) {
+	small := xrpc.MaxBody(smallBody)
+	m.Query("com.atproto.server.describeServer", s.describeServer)
+	m.Procedure("com.atproto.server.createAccount", s.createAccount, small)
+	m.Procedure("com.atproto.server.createInviteCode", s.createInviteCode, small)
+	m.Procedure("com.atproto.server.createSession", s.createSession, small)
+	m.Procedure("com.atproto.server.refreshSession", s.refreshSession, small)
+	m.Query("com.atproto.server.getSession", s.getSession)
+	m.Procedure("com.atproto.server.deleteSession", s.deleteSession, small)
+	m.Query("com.atproto.server.getServiceAuth", s.getServiceAuth)
+	m.Query("com.atproto.identity.resolveHandle", s.resolveHandle)
+}
+
+func (s *Server) describeServer(*xrpc.Call) (any, error) {
+	type links struct{}
+	return struct {
+		DID            syntax.DID `json:"did"`
+		Domains        []string   `json:"availableUserDomains"`
+		InviteRequired bool       `json:"inviteCodeRequired"`
+		PhoneRequired  bool       `json:"phoneVerificationRequired"`
+		Links          links      `json:"links"`
+		Contact        links      `json:"contact"`
+	}{DID: s.cfg.ServiceDID, Domains: s.cfg.HandleDomains, InviteRequired: s.cfg.InviteRequired}, nil
+}
+
+// sessionView is the answer of every method that opens, renews or shows a session.
+type sessionView struct {
+	AccessJWT      string              `json:"accessJwt,omitempty"`
+	RefreshJWT     string              `json:"refreshJwt,omitempty"`
+	Handle         string              `json:"handle"`
+	DID            syntax.DID          `json:"did"`
+	DIDDoc         *indigo.DIDDocument `json:"didDoc,omitempty"`
+	Email          *string             `json:"email,omitempty"`
+	EmailConfirmed *bool               `json:"emailConfirmed,omitempty"`
+	Active         bool                `json:"active"`
+	Status         string              `json:"status,omitempty"`
+}
+
+func (s *Server) viewSession(ctx context.Context, acc *account, t sessionTokens) sessionView {
+	v := sessionView{
+		AccessJWT: t.Access, RefreshJWT: t.Refresh, Handle: acc.Handle, DID: acc.DID,
+		DIDDoc: s.didDoc(ctx, acc.DID), Email: acc.Email,
+		Active: acc.Status == statusActive, Status: acc.inactive(),
+	}
+	if acc.Email != nil {
+		v.EmailConfirmed = new(bool)
+	}
+	return v
+}
+
+// didDoc is left out of an answer when the directory does not give it.
+func (s *Server) didDoc(ctx context.Context, did syntax.DID) *indigo.DIDDocument {
+	ident, err := s.directory.LookupDID(ctx, did)
+	if err != nil {
+		s.log.Debug("no DID document", "did", did, "error", err)
+		return nil
+	}
+	doc := ident.DIDDocument()
+	return &doc
+}
+
+func (s *Server) createAccount(c *xrpc.Call) (any, error) {
+	var in struct {
+		Handle      string `json:"handle"`
+		Password    string `json:"password"`
+		Email       string `json:"email"`
+		InviteCode  string `json:"inviteCode"`
+		RecoveryKey string `json:"recoveryKey"`
+		DID         string `json:"did"`
+		PLCOp       any    `json:"plcOp"`
+	}
+	if err := c.Body(&in); err != nil {
+		return nil, err
+	}
+	if err := s.signups.take(remoteIP(c.R, s.cfg.TrustedProxies)); err != nil {
+		return nil, err
+	}
+	if in.DID != "" || in.PLCOp != nil {
+		return nil, refused("IncompatibleDidDoc", "accounts are created here with a DID of their own; moving one in is not offered")
+	}
+	handle, err := s.cfg.ownHandle(in.Handle)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPassword(in.Password); err != nil {
+		return nil, err
+	}
+	if in.Email != "" {
+		if a, err := mail.ParseAddress(in.Email); err != nil || a.Address != in.Email || len(in.Email) > 254 {
+			return nil, invalid("the e-mail address is malformed")
+		}
+	}
+	if in.RecoveryKey != "" {
+		if _, err := atcrypto.ParsePublicDIDKey(in.RecoveryKey); err != nil {
+			return nil, invalid("recoveryKey is not a did:key of P-256 or K-256")
+		}
+	}
+	if s.cfg.InviteRequired && in.InviteCode == "" {
+		return nil, refused("InvalidInviteCode", "an invite code is needed to register here")
+	}
+	ctx, now := c.Context(), s.clock.Now()
+	su, err := s.reserve(ctx, signupRequest{
+		Handle: handle, Password: in.Password, Email: in.Email, Invite: in.InviteCode, RecoveryKey: in.RecoveryKey,
+	}, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.announce(ctx, su); err != nil {
+		return nil, err
+	}
+	if err := s.activate(ctx, su, now); err != nil {
+		return nil, err
+	}
+	tokens, err := s.openSession(ctx, su.DID, now)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("account created", "did", su.DID)
+	acc := &account{DID: su.DID, Handle: su.Handle, Email: su.Email, Status: statusActive}
+	return s.viewSession(ctx, acc, tokens), nil
+}
+
+// isAdmin compares digests, so that neither content nor length of the password shows in
+// the time taken.
+func (s *Server) isAdmin(c *xrpc.Call) bool {
+	user, password, ok := c.Basic()
+	given, want := sha256.Sum256([]byte(password)), sha256.Sum256([]byte(s.admin))
+	same := subtle.ConstantTimeCompare(given[:], want[:]) == 1
+	return ok && user == "admin" && same
+}
+
+func (s *Server) createInviteCode(c *xrpc.Call) (any, error) {
+	if !s.isAdmin(c) {
+		c.W.Header().Set("WWW-Authenticate", "Basic")
+		return nil, errNotAdmin()
+	}
+	var in struct {
+		UseCount   int64  `json:"useCount"`
+		ForAccount string `json:"forAccount"`
+	}
+	if err := c.Body(&in); err != nil {
+		return nil, err
+	}
+	if in.UseCount < 1 || in.UseCount > 10_000 {
+		return nil, invalid("useCount must be from 1 to 10000")
+	}
+	code, err := s.newInvite(c.Context(), in.UseCount, s.clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Code string `json:"code"`
+	}{code}, nil
+}
+
+func (s *Server) createSession(c *xrpc.Call) (any, error) {
+	var in struct {
+		Identifier string `json:"identifier"`
+		Password   string `json:"password"`
+	}
+	if err := c.Body(&in); err != nil {
+		return nil, err
+	}
+	if in.Identifier == "" || in.Password == "" || len(in.Identifier) > 2048 {
+		return nil, invalid("identifier and password are required")
+	}
+	ip := remoteIP(c.R, s.cfg.TrustedProxies)
+	if err := s.addresses.take(ip); err != nil {
+		return nil, err
+	}
+	if err := s.logins.take(strings.ToLower(in.Identifier) + " " + ip); err != nil {
+		return nil, err
+	}
+	ctx := c.Context()
+	acc, err := s.findAccount(ctx, in.Identifier)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return nil, err
+	}
+	stored := "" // an unknown account costs the same work
+	if acc != nil {
+		stored = acc.Password
+	}
+	same, err := s.passwords.matches(ctx, stored, in.Password)
+	if err != nil {
+		return nil, err
+	}
+	if !same {
+		return nil, errLogin()
+	}
+	if acc.Status == "takendown" {
+		return nil, refused("AccountTakedown", "the account has been taken down")
+	}
+	tokens, err := s.openSession(ctx, acc.DID, s.clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	s.metrics.sessions.Inc()
+	return s.viewSession(ctx, acc, tokens), nil
+}
+
+func (s *Server) refreshSession(c *xrpc.Call) (any, error) {
+	tok, err := s.bearer(c, typRefresh)
+	if err != nil {
+		return nil, err
+	}
+	ctx := c.Context()
+	tokens, err := s.rotateSession(ctx, tok, s.clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	acc, err := s.findAccount(ctx, tok.DID.String())
+	if err != nil {
+		return nil, err
+	}
+	return s.viewSession(ctx, acc, tokens), nil
+}
+
+func (s *Server) getSession(c *xrpc.Call) (any, error) {
+	acc, err := s.signedIn(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.viewSession(c.Context(), acc, sessionTokens{}), nil
+}
+
+// deleteSession takes the refresh token, as the lexicon says.
+func (s *Server) deleteSession(c *xrpc.Call) (any, error) {
+	tok, err := s.bearer(c, typRefresh)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.closeSession(c.Context(), tok)
+}
+
+// protected are the methods for which no service token is given: they change the account
+// itself, and only this server may be asked for them, with a session.
+var protected = []string{
+	"com.atproto.admin.sendEmail",
+	"com.atproto.identity.requestPlcOperationSignature",
+	"com.atproto.identity.signPlcOperation",
+	"com.atproto.identity.updateHandle",
+	"com.atproto.server.activateAccount",
+	"com.atproto.server.confirmEmail",
+	"com.atproto.server.createAppPassword",
+	"com.atproto.server.deactivateAccount",
+	"com.atproto.server.getAccountInviteCodes",
+	"com.atproto.server.getSession",
+	"com.atproto.server.listAppPasswords",
+	"com.atproto.server.requestAccountDelete",
+	"com.atproto.server.requestEmailConfirmation",
+	"com.atproto.server.requestEmailUpdate",
+	"com.atproto.server.revokeAppPassword",
+	"com.atproto.server.updateEmail",
+}
+
+const (
+	serviceTokenLife    = time.Minute
+	serviceTokenMaxLife = time.Hour // for long uploads; our own services take two minutes at most
+)
+
+func (s *Server) getServiceAuth(c *xrpc.Call) (any, error) {
+	acc, err := s.signedIn(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := acc.mustBeActive(); err != nil {
+		return nil, err
+	}
+	aud, lxm := c.Param("aud"), c.Param("lxm")
+	did, _, _ := strings.Cut(aud, "#")
+	if _, err := syntax.ParseDID(did); err != nil {
+		return nil, invalid("aud %q is not a DID", aud)
+	}
+	if lxm != "" {
+		if _, err := syntax.ParseNSID(lxm); err != nil {
+			return nil, invalid("lxm %q is not an NSID", lxm)
+		}
+	}
+	if slices.Contains(protected, lxm) {
+		return nil, invalid("no service token is given for the protected method %s", lxm)
+	}
+	now := s.clock.Now()
+	life := serviceTokenLife
+	if c.Has("exp") {
+		exp, err := c.Int("exp", 0, 0, 1<<40)
+		if err != nil {
+			return nil, err
+		}
+		limit := serviceTokenMaxLife
+		if lxm == "" {
+			limit = serviceTokenLife // good for every method: short
+		}
+		life = time.Unix(exp, 0).Sub(now)
+		if life <= 0 || life > limit {
+			return nil, refused("BadExpiration", "exp must lie within the next %s", limit)
+		}
+	}
+	key, err := s.signingKey(acc)
+	if err != nil {
+		return nil, err
+	}
+	tok, err := xrpc.SignServiceToken(key, acc.DID.String(), aud, lxm, now, life)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Token string `json:"token"`
+	}{tok}, nil
+}
+
+// resolveHandle answers for the handles of this server.
+func (s *Server) resolveHandle(c *xrpc.Call) (any, error) {
+	h, err := syntax.ParseHandle(c.Param("handle"))
+	if err != nil {
+		return nil, invalid("handle %q is malformed", c.Param("handle"))
+	}
+	acc, err := s.findAccount(c.Context(), h.Normalize().String())
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, refused("HandleNotFound", "no account here has the handle %s", h)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		DID syntax.DID `json:"did"`
+	}{acc.DID}, nil
+}
+
+func (s *Server) plainRoutes(m *xrpc.Mux) {
+	m.Handle("GET /xrpc/_health", http.HandlerFunc(s.health))
+	m.Handle("GET /.well-known/atproto-did", http.HandlerFunc(s.wellKnownDID))
+	m.Handle("GET /robots.txt", text("# Crawling the public API is allowed\nUser-agent: *\nAllow: /\n"))
+	m.Handle("GET /{$}", text("This is an AT Protocol personal data server of City/Sync.\n\nMost of what it serves is under /xrpc/\n"))
+}
+
+func text(body string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_, _ = w.Write([]byte(body)) // the reader has gone if this errs
+	})
+}

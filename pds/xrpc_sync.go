@@ -1,0 +1,379 @@
+package pds
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
+	"github.com/jackc/pgx/v5"
+
+	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/internal/xrpc"
+)
+
+const carType = "application/vnd.ipld.car"
+
+func (s *Server) syncRoutes(m *xrpc.Mux) {
+	m.Query("com.atproto.sync.getBlob", s.getBlob)
+	m.Query("com.atproto.sync.getLatestCommit", s.getLatestCommit)
+	m.Query("com.atproto.sync.getRecord", s.getRecordProof)
+	m.Query("com.atproto.sync.getRepo", s.getRepo)
+	m.Query("com.atproto.sync.getRepoStatus", s.getRepoStatus)
+	m.Query("com.atproto.sync.listBlobs", s.listBlobs)
+	m.Query("com.atproto.sync.listRepos", s.listRepos)
+	m.Handle("/xrpc/com.atproto.sync.subscribeRepos", s.stream)
+}
+
+func paramDID(c *xrpc.Call) (string, error) {
+	did, err := syntax.ParseDID(c.Param("did"))
+	if err != nil {
+		return "", invalid("did %q is not a DID", c.Param("did"))
+	}
+	return did.String(), nil
+}
+
+// readableDID is readable for the methods of sync, which take a DID only.
+func (s *Server) readableDID(c *xrpc.Call) (*account, error) {
+	did, err := paramDID(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.readable(c.Context(), did)
+}
+
+func readHead(ctx context.Context, q querier, did syntax.DID) (repo.Head, error) {
+	var h repo.Head
+	var commit, data []byte
+	err := q.QueryRow(ctx, `select commit_cid, data_cid, rev from repo where did = $1`, did).Scan(&commit, &data, &h.Rev)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return h, errRepoNotFound(did.String())
+	}
+	if err != nil {
+		return h, fmt.Errorf("read head of %s: %w", did, err)
+	}
+	return h, castCIDs(commit, &h.Commit, data, &h.Data)
+}
+
+// snapshot runs fn on one state of the database, so that a head and its blocks belong
+// together while writers go on.
+func (s *Server) snapshot(ctx context.Context, fn func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
+}
+
+func (s *Server) getLatestCommit(c *xrpc.Call) (any, error) {
+	acc, err := s.readableDID(c)
+	if err != nil {
+		return nil, err
+	}
+	h, err := readHead(c.Context(), s.pool, acc.DID)
+	if err != nil {
+		return nil, err
+	}
+	return viewCommit(&h), nil
+}
+
+func (s *Server) getRepoStatus(c *xrpc.Call) (any, error) {
+	did, err := paramDID(c)
+	if err != nil {
+		return nil, err
+	}
+	acc, err := s.hosted(c.Context(), did)
+	if err != nil {
+		return nil, err
+	}
+	out := struct {
+		DID    syntax.DID `json:"did"`
+		Active bool       `json:"active"`
+		Status string     `json:"status,omitempty"`
+		Rev    string     `json:"rev,omitempty"`
+	}{DID: acc.DID, Active: acc.Status == statusActive, Status: acc.inactive()}
+	if out.Active {
+		h, err := readHead(c.Context(), s.pool, acc.DID)
+		if err != nil {
+			return nil, err
+		}
+		out.Rev = h.Rev
+	}
+	return out, nil
+}
+
+func (s *Server) listRepos(c *xrpc.Call) (any, error) {
+	limit, err := c.Int("limit", 500, 1, 1000)
+	if err != nil {
+		return nil, err
+	}
+	const list = `
+		select r.did, r.commit_cid, r.rev, a.status from repo r join account a using (did)
+		where r.did > $1 order by r.did limit $2`
+	rows, err := s.pool.Query(c.Context(), list, c.Param("cursor"), limit)
+	if err != nil {
+		return nil, fmt.Errorf("list repositories: %w", err)
+	}
+	type view struct {
+		DID    syntax.DID `json:"did"`
+		Head   string     `json:"head"`
+		Rev    string     `json:"rev"`
+		Active bool       `json:"active"`
+		Status string     `json:"status,omitempty"`
+	}
+	repos, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (view, error) {
+		var raw []byte
+		var acc account
+		var v view
+		if err := row.Scan(&v.DID, &raw, &v.Rev, &acc.Status); err != nil {
+			return v, err
+		}
+		head, err := cid.Cast(raw)
+		v.Head, v.Active, v.Status = head.String(), acc.Status == statusActive, acc.inactive()
+		return v, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list repositories: %w", err)
+	}
+	out := struct {
+		Cursor string `json:"cursor,omitempty"`
+		Repos  []view `json:"repos"`
+	}{Repos: repos}
+	if out.Repos == nil {
+		out.Repos = []view{}
+	}
+	if int64(len(repos)) == limit {
+		out.Cursor = repos[len(repos)-1].DID.String()
+	}
+	return out, nil
+}
+
+// getRecordProof answers with the CAR that proves a record, or its absence.
+func (s *Server) getRecordProof(c *xrpc.Call) (any, error) {
+	collection, rkey := c.Param("collection"), c.Param("rkey")
+	if err := checkPath(collection, rkey); err != nil {
+		return nil, err
+	}
+	acc, err := s.readableDID(c)
+	if err != nil {
+		return nil, err
+	}
+	var car []byte
+	err = s.snapshot(c.Context(), func(tx pgx.Tx) error {
+		h, err := readHead(c.Context(), tx, acc.DID)
+		if err != nil {
+			return err
+		}
+		car, err = repo.Proof(c.Context(), blocks{q: tx, did: acc.DID, cache: s.cache}, h, collection+"/"+rkey)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.W.Header().Set("Content-Type", carType)
+	_, _ = c.W.Write(car) // the reader has gone if this errs
+	return xrpc.Written, nil
+}
+
+// exportPage is how many blocks of an export are read at once.
+const exportPage = 500
+
+// getRepo streams a repository: the commit first, then every block, or those that came
+// after the commit named by since. By P3 the table holds nothing else.
+func (s *Server) getRepo(c *xrpc.Call) (any, error) {
+	acc, err := s.readableDID(c)
+	if err != nil {
+		return nil, err
+	}
+	since := c.Param("since")
+	if since != "" {
+		if _, err := syntax.ParseTID(since); err != nil {
+			return nil, invalid("since %q is not a revision", since)
+		}
+	}
+	select {
+	case s.exports <- struct{}{}:
+		defer func() { <-s.exports }()
+	case <-c.Context().Done():
+		return nil, c.Context().Err()
+	}
+	err = s.snapshot(c.Context(), func(tx pgx.Tx) error {
+		h, err := readHead(c.Context(), tx, acc.DID)
+		if err != nil {
+			return err
+		}
+		c.W.Header().Set("Content-Type", carType)
+		var readErr error
+		w := bufio.NewWriterSize(c.W, 64<<10)
+		if err := repo.WriteCAR(w, h.Commit, exportBlocks(c.Context(), tx, acc.DID, h.Commit, since, &readErr)); err != nil {
+			return err
+		}
+		if readErr != nil {
+			return readErr // the answer has begun, so the connection is cut: half a file must not look whole
+		}
+		return w.Flush()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return xrpc.Written, nil
+}
+
+func exportBlocks(ctx context.Context, tx pgx.Tx, did syntax.DID, head cid.Cid, since string, failed *error) iter.Seq[repo.Block] {
+	const first = `select bytes from block where did = $1 and cid = $2`
+	const page = `
+		select cid, bytes from block
+		where did = $1 and cid > $2 and rev > $3 and cid <> $4 order by cid limit $5`
+	return func(yield func(repo.Block) bool) {
+		var commit []byte
+		if err := tx.QueryRow(ctx, first, did, head.Bytes()).Scan(&commit); err != nil {
+			*failed = fmt.Errorf("export %s: head: %w", did, err)
+			return
+		}
+		if !yield(repo.Block{CID: head, Data: commit}) {
+			return
+		}
+		type row struct{ CID, Bytes []byte }
+		for after := []byte{}; ; {
+			rows, err := tx.Query(ctx, page, did, after, since, head.Bytes(), exportPage)
+			if err != nil {
+				*failed = fmt.Errorf("export %s: %w", did, err)
+				return
+			}
+			list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+			if err != nil {
+				*failed = fmt.Errorf("export %s: %w", did, err)
+				return
+			}
+			for _, r := range list {
+				c, err := cid.Cast(r.CID)
+				if err != nil {
+					*failed = fmt.Errorf("export %s: stored CID %x: %w", did, r.CID, err)
+					return
+				}
+				if !yield(repo.Block{CID: c, Data: r.Bytes}) {
+					return
+				}
+			}
+			if len(list) < exportPage {
+				return
+			}
+			after = list[len(list)-1].CID
+		}
+	}
+}
+
+func (s *Server) getBlob(c *xrpc.Call) (any, error) {
+	acc, err := s.readableDID(c)
+	if err != nil {
+		return nil, err
+	}
+	id, err := parseCID("cid", c.Param("cid"))
+	if err != nil {
+		return nil, err
+	}
+	mimeType, err := s.visibleBlob(c.Context(), acc.DID, id)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(s.files.path(acc.DID, id))
+	if err != nil {
+		return nil, fmt.Errorf("blob %s of %s has a row but no file: %w", id, acc.DID, err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("blob %s of %s: %w", id, acc.DID, err)
+	}
+	h := c.W.Header()
+	h.Set("Content-Type", mimeType)
+	// A stranger's bytes: never a page of this host, whatever they claim to be.
+	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	h.Set("Content-Disposition", `attachment; filename="`+id.String()+`"`)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("ETag", `"`+id.String()+`"`)
+	http.ServeContent(c.W, c.R, "", info.ModTime(), f)
+	return xrpc.Written, nil
+}
+
+// listBlobs lists the blobs that records refer to; since names a revision after which
+// the referring record was written.
+func (s *Server) listBlobs(c *xrpc.Call) (any, error) {
+	acc, err := s.readableDID(c)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := c.Int("limit", 500, 1, 1000)
+	if err != nil {
+		return nil, err
+	}
+	after := []byte{}
+	if cursor := c.Param("cursor"); cursor != "" {
+		id, err := parseCID("cursor", cursor)
+		if err != nil {
+			return nil, err
+		}
+		after = id.Bytes()
+	}
+	const list = `
+		select distinct b.cid from record_blob b join record r using (did, collection, rkey)
+		where b.did = $1 and b.cid > $2 and r.rev > $3 order by b.cid limit $4`
+	rows, err := s.pool.Query(c.Context(), list, acc.DID, after, c.Param("since"), limit)
+	if err != nil {
+		return nil, fmt.Errorf("list blobs of %s: %w", acc.DID, err)
+	}
+	ids, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
+		var raw []byte
+		if err := row.Scan(&raw); err != nil {
+			return "", err
+		}
+		id, err := cid.Cast(raw)
+		return id.String(), err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list blobs of %s: %w", acc.DID, err)
+	}
+	out := struct {
+		Cursor string   `json:"cursor,omitempty"`
+		CIDs   []string `json:"cids"`
+	}{CIDs: ids}
+	if out.CIDs == nil {
+		out.CIDs = []string{}
+	}
+	if int64(len(ids)) == limit {
+		out.Cursor = ids[len(ids)-1]
+	}
+	return out, nil
+}
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	if err := s.pool.Ping(r.Context()); err != nil {
+		s.log.Error("database does not answer", "error", err)
+		xrpc.WriteError(w, xrpc.Errorf(http.StatusServiceUnavailable, "ServiceUnavailable", "the database does not answer"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	_, _ = fmt.Fprintf(w, "{\"version\":%q}\n", s.cfg.Version)
+}
+
+// wellKnownDID proves a handle by the name the request was sent to.
+func (s *Server) wellKnownDID(w http.ResponseWriter, r *http.Request) {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	acc, err := s.findAccount(r.Context(), strings.ToLower(host))
+	if err == nil && acc.Status == statusActive && !strings.HasPrefix(host, "did:") && !strings.Contains(host, "@") {
+		text(acc.DID.String()).ServeHTTP(w, r)
+		return
+	}
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		s.log.Error("handle lookup", "error", err)
+		http.Error(w, "try again later", http.StatusServiceUnavailable)
+		return
+	}
+	http.Error(w, "no account here has this handle", http.StatusNotFound)
+}

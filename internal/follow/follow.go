@@ -76,7 +76,7 @@ type Advancer interface {
 	Advance(ctx context.Context, host string, seq int64) error
 }
 
-// Config makes a [Follower]. Host, Sink, Directory and Clock are required.
+// Config makes a [Follower]. Host, Sink and Directory are required.
 type Config struct {
 	Host      string // http(s) URL of a PDS, without a final slash
 	Sink      Sink
@@ -112,20 +112,16 @@ const (
 	maxWhole    = 3   // whole repositories fetched ahead
 )
 
-// New checks the configuration.
-func New(cfg Config) (*Follower, error) {
-	if cfg.Sink == nil || cfg.Directory == nil || cfg.Clock == nil {
-		return nil, errors.New("follow: Sink, Directory and Clock are required")
-	}
-	host, err := origin(cfg.Host)
-	if err != nil {
-		return nil, fmt.Errorf("follow: %w", err)
-	}
+// New makes a follower. [Follower.Run] says what is wrong with its configuration.
+func New(cfg Config) *Follower {
 	if cfg.HTTP == nil {
 		cfg.HTTP = &http.Client{}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System()
 	}
 	def := func(v *time.Duration, d time.Duration) {
 		if *v <= 0 {
@@ -136,7 +132,7 @@ func New(cfg Config) (*Follower, error) {
 	def(&cfg.RepairEvery, 5*time.Second)
 	def(&cfg.ListEvery, time.Hour)
 	f := &Follower{
-		cfg: cfg, host: host,
+		cfg:    cfg,
 		order:  make(chan *job, maxInFlight),
 		slots:  make(chan struct{}, maxWhole),
 		repair: newRepairs(cfg.Clock),
@@ -146,7 +142,7 @@ func New(cfg Config) (*Follower, error) {
 	for range max(2, runtime.GOMAXPROCS(0)) {
 		f.workers = append(f.workers, newWorker(f))
 	}
-	return f, nil
+	return f
 }
 
 // Name implements service.Component.
@@ -159,6 +155,13 @@ func (f *Follower) Ready() <-chan struct{} { return f.ready }
 // Run follows the host until ctx ends (nil) or the Sink fails (its error). It
 // is called once.
 func (f *Follower) Run(ctx context.Context) error {
+	if f.cfg.Sink == nil || f.cfg.Directory == nil {
+		return errors.New("follow: Sink and Directory are required")
+	}
+	var err error
+	if f.host, err = origin(f.cfg.Host); err != nil {
+		return fmt.Errorf("follow: %w", err)
+	}
 	cursor, err := f.cfg.Sink.Cursor(ctx, f.cfg.Host)
 	if err != nil {
 		return fmt.Errorf("follow %s: cursor: %w", f.cfg.Host, err)

@@ -11,8 +11,11 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// sha256Code is the multihash code of SHA-256.
-const sha256Code = 0x12
+// sha256Code and sha256Bytes are SHA-256 as multihash knows it.
+const (
+	sha256Code  = 0x12
+	sha256Bytes = 32
+)
 
 const strongRef = "com.atproto.repo.strongRef"
 
@@ -175,7 +178,7 @@ func citation(v any) error {
 	if err != nil {
 		return fmt.Errorf("strongRef cid: %w", err)
 	}
-	if p := c.Prefix(); p.Codec != cid.DagCBOR || p.MhType != sha256Code {
+	if p := c.Prefix(); p.Codec != cid.DagCBOR || p.MhType != sha256Code || p.MhLength != sha256Bytes {
 		return errors.New("strongRef cid must be that of a record (dag-cbor, sha-256)")
 	}
 	return nil
@@ -184,7 +187,7 @@ func citation(v any) error {
 // blob judges the reference to a blob: raw bytes under SHA-256, of a size.
 func blob(b atdata.Blob) error {
 	p := b.Ref.CID().Prefix()
-	if p.Version != 1 || p.Codec != cid.Raw || p.MhType != sha256Code {
+	if p.Version != 1 || p.Codec != cid.Raw || p.MhType != sha256Code || p.MhLength != sha256Bytes {
 		return errors.New("blob ref must be a raw sha-256 CID")
 	}
 	if b.Size < 0 {

@@ -51,7 +51,7 @@ func (e *InvalidError) Error() string { return "invalid " + e.NSID + ": " + e.Re
 // returns nil or an *InvalidError, also for a type that is not compiled in.
 func Validate(nsid, rkey string, cbor []byte) (err error) {
 	invalid := func(format string, a ...any) error {
-		return &InvalidError{NSID: nsid, Reason: fmt.Sprintf(format, a...)}
+		return &InvalidError{NSID: nsid, Reason: shortened(fmt.Sprintf(format, a...))}
 	}
 	defer func() {
 		if p := recover(); p != nil {
@@ -84,6 +84,17 @@ func Validate(nsid, rkey string, cbor []byte) (err error) {
 	return nil
 }
 
+// maxReason bounds a reason, which may quote a stranger's record and is stored
+// and shown.
+const maxReason = 300
+
+func shortened(reason string) string {
+	if len(reason) <= maxReason {
+		return reason
+	}
+	return strings.ToValidUTF8(reason[:maxReason], "") + " …"
+}
+
 // Known reports whether nsid is a record type compiled in.
 func Known(nsid string) bool {
 	_, ok := compiled().records[nsid]
@@ -101,7 +112,36 @@ func Methods() []string { return names(compiled().methods) }
 // schema; ok is false for a method that is not compiled in.
 func MethodErrors(nsid string) (errors []string, ok bool) {
 	m, ok := compiled().methods[nsid]
-	return append([]string(nil), m...), ok
+	for _, e := range m.errors {
+		errors = append(errors, e.Name)
+	}
+	return errors, ok
+}
+
+// CheckInput judges the JSON body of a call by the schema of its method.
+func CheckInput(nsid string, body []byte) error {
+	return checkBody(nsid, compiled().methods[nsid].input, body)
+}
+
+// CheckOutput judges the JSON body of an answer by the schema of its method.
+// It is meant for tests of those who answer.
+func CheckOutput(nsid string, body []byte) error {
+	return checkBody(nsid, compiled().methods[nsid].output, body)
+}
+
+func checkBody(nsid string, schema *lexicon.SchemaBody, body []byte) (err error) {
+	defer recovered(&err)
+	if schema == nil || schema.Schema == nil {
+		return fmt.Errorf("%s has no such body", nsid)
+	}
+	v, err := DecodeJSON(body)
+	if err != nil {
+		return fmt.Errorf("%s: %w", nsid, err)
+	}
+	if err := (judge{cat: compiled().catalog}).value(nsid, schema.Schema.Inner, v, ""); err != nil {
+		return fmt.Errorf("%s: %w", nsid, err)
+	}
+	return nil
 }
 
 // Catalog gives the compiled schemas, foreign ones included. It is shared and
@@ -112,7 +152,13 @@ func Catalog() lexicon.Catalog { return compiled().catalog }
 type library struct {
 	catalog *lexicon.BaseCatalog
 	records map[string]lexicon.SchemaRecord
-	methods map[string][]string // declared error names
+	methods map[string]method
+}
+
+// method is what is used of the schema of a method.
+type method struct {
+	input, output *lexicon.SchemaBody
+	errors        []lexicon.SchemaError
 }
 
 // compiled parses the embedded schemas once. They are part of the program, so
@@ -129,7 +175,7 @@ func compile(files fs.FS) (*library, error) {
 	lib := &library{
 		catalog: lexicon.NewBaseCatalog(),
 		records: map[string]lexicon.SchemaRecord{},
-		methods: map[string][]string{},
+		methods: map[string]method{},
 	}
 	err := fs.WalkDir(files, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || path.Ext(p) != ".json" {
@@ -153,11 +199,11 @@ func compile(files fs.FS) (*library, error) {
 		case lexicon.SchemaRecord:
 			lib.records[sf.ID] = main
 		case lexicon.SchemaQuery:
-			lib.methods[sf.ID] = errorNames(main.Errors)
+			lib.methods[sf.ID] = method{output: main.Output, errors: main.Errors}
 		case lexicon.SchemaProcedure:
-			lib.methods[sf.ID] = errorNames(main.Errors)
+			lib.methods[sf.ID] = method{input: main.Input, output: main.Output, errors: main.Errors}
 		case lexicon.SchemaSubscription:
-			lib.methods[sf.ID] = []string{}
+			lib.methods[sf.ID] = method{}
 		}
 		return nil
 	})
@@ -169,18 +215,20 @@ func compile(files fs.FS) (*library, error) {
 			return nil, fmt.Errorf("%s: %w", nsid, err)
 		}
 	}
+	for nsid, m := range lib.methods {
+		for _, body := range []*lexicon.SchemaBody{m.input, m.output} {
+			if body == nil || body.Schema == nil {
+				continue
+			}
+			if err := resolvable(lib.catalog, nsid, body.Schema.Inner, 0); err != nil {
+				return nil, fmt.Errorf("%s: %w", nsid, err)
+			}
+		}
+	}
 	return lib, nil
 }
 
 func ours(nsid string) bool { return strings.HasPrefix(nsid, Root+".") }
-
-func errorNames(list []lexicon.SchemaError) []string {
-	out := make([]string, 0, len(list))
-	for _, e := range list {
-		out = append(out, e.Name)
-	}
-	return out
-}
 
 func names[T any](m map[string]T) []string {
 	out := make([]string, 0, len(m))

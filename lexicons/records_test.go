@@ -173,3 +173,25 @@ func TestKeyIsTheDocumentedHash(t *testing.T) {
 	assert.Len(t, AccreditationKey("did:web:localhost%3A80"), 26)
 	assert.Equal(t, "000000000042", SeqKey(42))
 }
+
+func TestReasonsAreShort(t *testing.T) {
+	t.Parallel()
+	rec := `{"$type":"org.city-sync.work.review","createdAt":"2027-01-05T17:00:00Z","subject":{"$type":"` + strings.Repeat("é", 10_000) + `"}}`
+	cbor, err := EncodeJSONToCBOR([]byte(rec))
+	require.NoError(t, err)
+	err = Validate(WorkReview, "x", cbor)
+	require.ErrorContains(t, err, "subject")
+	assert.Less(t, len(err.Error()), 400)
+}
+
+func TestBodiesAreJudgedByTheirMethod(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, CheckInput(LedgerOpenEpoch, []byte(`{"epoch":"e2027-01","book":"std","seen":[{"did":"did:plc:ewvi7nxzyoun6zhxrhs64oiz","rev":"3mcx5l2w5ss2b"}]}`)))
+	require.ErrorContains(t, CheckInput(LedgerOpenEpoch, []byte(`{"epoch":"e2027-01"}`)), "book: required")
+	require.ErrorContains(t, CheckInput(LedgerOpenEpoch, []byte(`{"epoch":"e2027-01","book":"std","seen":[{"did":"x","rev":"y"}]}`)), "seen[0]")
+	require.NoError(t, CheckOutput(LedgerActivate, []byte(`{"seq":3,"status":"activated"}`)))
+	require.ErrorContains(t, CheckOutput(LedgerActivate, []byte(`{"seq":-3,"status":"activated"}`)), "seq")
+	require.NoError(t, CheckOutput(WorkGetTasks, []byte(`{"tasks":[]}`)))
+	require.Error(t, CheckInput(WorkGetTasks, []byte(`{}`)), "a query has no input")
+	require.Error(t, CheckOutput("org.example.method", []byte(`{}`)))
+}

@@ -36,6 +36,7 @@ import (
 	"city-sync.org/citysync/internal/repo"
 	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -84,7 +85,7 @@ type Config struct {
 	HTTP      *http.Client // for listRepos, getRepo and the dial
 	Clock     clock.Clock
 	Log       *slog.Logger
-	Metrics   *Metrics // nil: none
+	Metrics   prometheus.Registerer // nil: nothing is counted
 
 	Limits      repo.Limits   // of one getRepo; default 256 MiB
 	FetchTime   time.Duration // for one request; default 2 min
@@ -102,6 +103,7 @@ type Follower struct {
 	slots   chan struct{} // whole repositories that may be in memory through repairs
 	repair  *repairs
 	logs    *logLimit
+	metrics *metrics
 	submit  submitter
 	client  *firehose.Client
 	ready   chan struct{}
@@ -132,12 +134,13 @@ func New(cfg Config) *Follower {
 	def(&cfg.RepairEvery, 5*time.Second)
 	def(&cfg.ListEvery, time.Hour)
 	f := &Follower{
-		cfg:    cfg,
-		order:  make(chan *job, maxInFlight),
-		slots:  make(chan struct{}, maxWhole),
-		repair: newRepairs(cfg.Clock),
-		logs:   newLogLimit(cfg.Clock),
-		ready:  make(chan struct{}),
+		cfg:     cfg,
+		order:   make(chan *job, maxInFlight),
+		slots:   make(chan struct{}, maxWhole),
+		repair:  newRepairs(cfg.Clock),
+		logs:    newLogLimit(cfg.Clock),
+		metrics: newMetrics(cfg.Metrics, cfg.Host),
+		ready:   make(chan struct{}),
 	}
 	for range max(2, runtime.GOMAXPROCS(0)) {
 		f.workers = append(f.workers, newWorker(f))
@@ -199,7 +202,7 @@ func (h handler) Connected(context.Context) error {
 }
 
 func (h handler) Garbage(_ context.Context, err error) error {
-	h.f.cfg.Metrics.drop("BadFrame")
+	h.f.metrics.drop("BadFrame")
 	if h.f.logs.allow("BadFrame") {
 		h.f.cfg.Log.Warn("firehose frame dropped", "host", h.f.cfg.Host, "error", err.Error())
 	}
@@ -223,7 +226,7 @@ func (h handler) Event(ctx context.Context, ev firehose.Event) error {
 	case *firehose.Unknown:
 		return nil
 	}
-	f.cfg.Metrics.event(ev.Sequence())
+	f.metrics.event(ev.Sequence())
 	return f.push(ctx, &job{seq: ev.Sequence(), did: ev.Subject(), ev: ev})
 }
 

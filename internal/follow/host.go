@@ -181,7 +181,7 @@ func (f *Follower) list(ctx context.Context, fn func(did syntax.DID, rev string,
 		for _, r := range page.Repos {
 			did, err := syntax.ParseDID(r.DID)
 			if err != nil {
-				f.cfg.Metrics.drop("BadListing")
+				f.metrics.drop("BadListing")
 				continue
 			}
 			if err := fn(did, r.Rev, r.Active == nil || *r.Active); err != nil {

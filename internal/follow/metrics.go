@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -8,51 +9,72 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics counts what a follower does. A nil *Metrics counts nothing.
-type Metrics struct {
+// metrics counts what a follower does. Followers that share a registry share
+// the collectors and differ by their host; a nil *metrics counts nothing.
+type metrics struct {
 	events    prometheus.Counter
 	snapshots prometheus.Counter
 	drops     *prometheus.CounterVec
+	host      string
 	read      prometheus.Gauge
 	saved     prometheus.Gauge
 }
 
-// NewMetrics registers the counters of one host's follower.
-func NewMetrics(reg prometheus.Registerer, service, host string) *Metrics {
-	labels := prometheus.Labels{"service": service, "host": host}
-	m := &Metrics{
-		events:    prometheus.NewCounter(prometheus.CounterOpts{Name: "citysync_follow_events_total", Help: "Events read.", ConstLabels: labels}),
-		snapshots: prometheus.NewCounter(prometheus.CounterOpts{Name: "citysync_follow_snapshots_total", Help: "Whole repositories saved.", ConstLabels: labels}),
-		drops:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citysync_follow_drops_total", Help: "Events refused, by reason.", ConstLabels: labels}, []string{"reason"}),
-		read:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "citysync_follow_read_seq", Help: "Sequence read last.", ConstLabels: labels}),
-		saved:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "citysync_follow_saved_seq", Help: "Sequence delivered last.", ConstLabels: labels}),
+func newMetrics(reg prometheus.Registerer, host string) *metrics {
+	if reg == nil {
+		return nil
 	}
-	reg.MustRegister(m.events, m.snapshots, m.drops, m.read, m.saved)
-	return m
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return shared(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"host"}, labels...)))
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return shared(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"host"})).WithLabelValues(host)
+	}
+	return &metrics{
+		events:    counter("citysync_follow_events_total", "Events read.").WithLabelValues(host),
+		snapshots: counter("citysync_follow_snapshots_total", "Whole repositories saved.").WithLabelValues(host),
+		drops:     counter("citysync_follow_drops_total", "Events refused, by reason.", "reason"),
+		host:      host,
+		read:      gauge("citysync_follow_read_seq", "Sequence read last."),
+		saved:     gauge("citysync_follow_saved_seq", "Sequence delivered last."),
+	}
 }
 
-func (m *Metrics) event(seq int64) {
+// shared registers a collector, or gives the equal one registered before. One
+// that clashes with a foreign collector stays unregistered: counting must not
+// stop a service.
+func shared[C prometheus.Collector](reg prometheus.Registerer, c C) C {
+	var known prometheus.AlreadyRegisteredError
+	if err := reg.Register(c); errors.As(err, &known) {
+		if same, ok := known.ExistingCollector.(C); ok {
+			return same
+		}
+	}
+	return c
+}
+
+func (m *metrics) event(seq int64) {
 	if m != nil {
 		m.events.Inc()
 		m.read.Set(float64(seq))
 	}
 }
 
-func (m *Metrics) delivered(seq int64) {
+func (m *metrics) delivered(seq int64) {
 	if m != nil {
 		m.saved.Set(float64(seq))
 	}
 }
 
-func (m *Metrics) snapshot() {
+func (m *metrics) snapshot() {
 	if m != nil {
 		m.snapshots.Inc()
 	}
 }
 
-func (m *Metrics) drop(reason string) {
+func (m *metrics) drop(reason string) {
 	if m != nil {
-		m.drops.WithLabelValues(reason).Inc()
+		m.drops.WithLabelValues(m.host, reason).Inc()
 	}
 }
 

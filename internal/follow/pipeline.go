@@ -99,7 +99,7 @@ func (f *Follower) deliver(ctx context.Context, saved int64) error {
 			return err
 		}
 		close(j.acted)
-		f.cfg.Metrics.delivered(j.seq)
+		f.metrics.delivered(j.seq)
 		if told {
 			saved, skipped = j.seq, 0
 			continue
@@ -133,7 +133,7 @@ func (f *Follower) act(ctx context.Context, j *job) (told bool, err error) {
 	case o.commit != nil:
 		err = s.Commit(ctx, host, j.seq, o.commit)
 	case o.full != nil:
-		f.cfg.Metrics.snapshot()
+		f.metrics.snapshot()
 		f.repair.done(j.did)
 		err = s.Snapshot(ctx, host, j.seq, j.did, o.full, o.full.Proof)
 	case o.account != nil:
@@ -141,7 +141,7 @@ func (f *Follower) act(ctx context.Context, j *job) (told bool, err error) {
 	case o.identity:
 		err = s.Identity(ctx, host, j.seq, j.did)
 	case o.drop != "":
-		f.cfg.Metrics.drop(o.drop)
+		f.metrics.drop(o.drop)
 		if f.logs.allow(o.drop) {
 			f.cfg.Log.Warn("event dropped", "host", host, "seq", j.seq, "did", j.did, "reason", o.drop, "error", fmt.Sprint(o.detail))
 		}

@@ -178,7 +178,8 @@ const (
 type Release struct {
 	First  string   `dag:"first,always"`
 	Reason string   `dag:"reason,always"`
-	Shifts []string `dag:"shifts"` // ids of those whose unclaimed slots end; for rejected the one shift
+	Shifts []string `dag:"shifts"` // ids of those whose unclaimed slots end; for rejected or withdrawn the one shift
+	Closed int64    `dag:"closed"` // slots of that shift which do not open again, for withdrawn
 }
 
 // Claim takes a slot. The task's cid are the frozen terms.
@@ -199,6 +200,7 @@ type Unclaim struct {
 	First  string `dag:"first,always"`
 	Shift  string `dag:"shift,always"`
 	Reason string `dag:"reason,always"`
+	Closed int64  `dag:"closed"` // 1: the slot does not open again
 }
 
 // Outcomes of a verification.

@@ -22,7 +22,7 @@ var shapes = map[Kind]shape{
 	KindActivate:     {org: true, sealed: true},
 	KindEpochOpen:    {at: true, epoch: true, params: true},
 	KindReserve:      {at: true, epoch: true, org: true, causes: true, params: true, cap: true},
-	KindRelease:      {epoch: true, org: true, amount: true},
+	KindRelease:      {epoch: true, org: true},
 	KindClaim:        {epoch: true, org: true, nullifier: true, sealed: true},
 	KindUnclaim:      {epoch: true, org: true, nullifier: true},
 	KindMint:         {epoch: true, org: true, causes: true, params: true, cap: true, nullifier: true, amount: true, sealed: true},
@@ -100,7 +100,7 @@ func (e *Entry) check() error {
 }
 
 func (e *Entry) checkAmounts(s shape) error {
-	mayHave := s.amount || e.Kind == KindReserve || e.Kind == KindUnclaim
+	mayHave := s.amount || e.Kind == KindReserve || e.Kind == KindRelease || e.Kind == KindUnclaim
 	switch {
 	case e.Amount < 0 || e.Amount > maxAmount || e.Votes < 0 || e.Votes > maxAmount:
 		return fmt.Errorf("amount %d, votes %d out of range", e.Amount, e.Votes)

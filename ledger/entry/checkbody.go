@@ -39,11 +39,13 @@ func (e *Entry) checkBody() error {
 	case KindReserve:
 		return e.Reserve.check()
 	case KindRelease:
-		return short(append(e.Release.Shifts, e.Release.First, e.Release.Reason)...)
+		r := e.Release
+		return errors.Join(short(r.Shifts...), short(r.First, r.Reason), inRange(r.Closed))
 	case KindClaim:
 		return errors.Join(e.Claim.Task.check(), short(e.Claim.First, e.Claim.Shift))
 	case KindUnclaim:
-		return short(e.Unclaim.First, e.Unclaim.Shift, e.Unclaim.Reason)
+		u := e.Unclaim
+		return errors.Join(short(u.First, u.Shift, u.Reason), inRange(u.Closed))
 	case KindMint:
 		m := e.Mint
 		return errors.Join(m.Task.check(), short(m.First, m.Shift, string(m.Verifier), m.Outcome), short(m.Methods...),

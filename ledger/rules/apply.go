@@ -1,0 +1,67 @@
+package rules
+
+import (
+	"fmt"
+
+	"city-sync.org/citysync/ledger/entry"
+)
+
+// Apply changes the state by one entry, whose sealed part must be there. An error wraps ErrBroken, and the state must not
+// be used after it.
+func Apply(s *State, e entry.Entry) error {
+	if e.Seq != s.size {
+		return broken("entry %d comes as number %d", e.Seq, s.size)
+	}
+	if (e.Seq == 0) != (s.version == 0) || (e.Seq == 0 && e.Kind != entry.KindRulesVersion) {
+		return broken("entry 0 is a %s, not the version of the rules", e.Kind)
+	}
+	if err := s.apply(&e); err != nil {
+		return fmt.Errorf("entry %d (%s): %w", e.Seq, e.Kind, err)
+	}
+	s.size++
+	return nil
+}
+
+func (s *State) apply(e *entry.Entry) error {
+	switch e.Kind {
+	case entry.KindRulesVersion:
+		if e.RulesVersion.Version != Version {
+			return broken("rules version %d is not compiled in", e.RulesVersion.Version)
+		}
+		s.version = e.RulesVersion.Version
+		return nil
+	case entry.KindParameters:
+		return s.applyParameters(e)
+	case entry.KindBind:
+		return s.applyBind(e)
+	case entry.KindActivate:
+		return s.applyActivate(e)
+	case entry.KindEpochOpen:
+		return s.applyEpochOpen(e)
+	case entry.KindReserve:
+		return s.applyReserve(e)
+	case entry.KindRelease:
+		return s.applyRelease(e)
+	case entry.KindClaim:
+		return s.applyClaim(e)
+	case entry.KindUnclaim:
+		return s.applyUnclaim(e)
+	case entry.KindMint:
+		return s.applyMint(e)
+	case entry.KindBurn:
+		return s.applyBurn(e)
+	}
+	return broken("kind %q is unknown", e.Kind)
+}
+
+// sealed gives the entry's account, which must be open.
+func (s *State) sealed(e *entry.Entry) (*account, error) {
+	if e.Sealed == nil {
+		return nil, broken("its sealed part is missing")
+	}
+	a := s.accounts[e.Sealed.Account]
+	if a == nil {
+		return nil, broken("its account is not activated")
+	}
+	return a, nil
+}

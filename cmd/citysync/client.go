@@ -1,0 +1,337 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"city-sync.org/citysync/internal/city"
+	"city-sync.org/citysync/internal/xrpc"
+)
+
+// A call to one of the city's services may take a while on a busy machine, but not for ever.
+const callTimeout = 60 * time.Second
+
+// httpClient calls the city's own services; loopback is allowed because a city on
+// one machine is what these commands are for.
+func httpClient() *http.Client {
+	return xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: true, Timeout: callTimeout, MaxBytes: 16 << 20})
+}
+
+// pdsClient speaks to a PDS without an account.
+type pdsClient struct {
+	base string
+	http *http.Client
+}
+
+func (p *pdsClient) anonymous() *xrpc.Client { return &xrpc.Client{Base: p.base, HTTP: p.http} }
+
+// resolve finds the DID of a handle, "" where nobody has it.
+func (p *pdsClient) resolve(ctx context.Context, handle string) (syntax.DID, error) {
+	var out struct {
+		DID syntax.DID `json:"did"`
+	}
+	err := p.anonymous().Query(ctx, "com.atproto.identity.resolveHandle", url.Values{"handle": {handle}}, &out)
+	if named(err, "HandleNotFound", "InvalidRequest", "InvalidHandle") {
+		return "", nil
+	}
+	return out.DID, err
+}
+
+// newAccount is what createAccount is asked for.
+type newAccount struct {
+	Handle      string `json:"handle"`
+	Password    string `json:"password"`
+	InviteCode  string `json:"inviteCode,omitempty"`
+	RecoveryKey string `json:"recoveryKey,omitempty"`
+}
+
+// signUp makes an account, with an invite that the admin's password buys. The PDS
+// takes a half-made account up again, so the same call may be repeated.
+func (p *pdsClient) signUp(ctx context.Context, adminPassword string, a newAccount) (syntax.DID, error) {
+	admin := &xrpc.Client{Base: p.base, HTTP: p.http, Auth: func(context.Context, string) (string, error) {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte("admin:"+adminPassword)), nil
+	}}
+	var invite struct {
+		Code string `json:"code"`
+	}
+	if err := admin.Procedure(ctx, "com.atproto.server.createInviteCode", map[string]any{"useCount": 1}, &invite); err != nil {
+		return "", err
+	}
+	a.InviteCode = invite.Code
+	var out struct {
+		DID syntax.DID `json:"did"`
+	}
+	if err := p.anonymous().Procedure(ctx, "com.atproto.server.createAccount", a, &out); err != nil {
+		return "", fmt.Errorf("account %s: %w", a.Handle, err)
+	}
+	return out.DID, nil
+}
+
+// record is one record as a repository lists it.
+type record struct {
+	URI   syntax.ATURI    `json:"uri"`
+	CID   string          `json:"cid"`
+	Value json.RawMessage `json:"value"`
+}
+
+func (r record) ref() *city.Ref { return &city.Ref{Uri: r.URI.String(), Cid: r.CID} }
+
+// get reads a record of any repository; nil where there is none.
+func (p *pdsClient) get(ctx context.Context, repo syntax.DID, collection, rkey string) (*record, error) {
+	var out record
+	err := p.anonymous().Query(ctx, "com.atproto.repo.getRecord",
+		url.Values{"repo": {repo.String()}, "collection": {collection}, "rkey": {rkey}}, &out)
+	if named(err, "RecordNotFound") {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+const maxListed = 100_000
+
+// list reads a whole collection of one repository, oldest key first.
+func (p *pdsClient) list(ctx context.Context, repo syntax.DID, collection string) ([]record, error) {
+	var all []record
+	cursor := ""
+	for len(all) < maxListed {
+		params := url.Values{"repo": {repo.String()}, "collection": {collection}, "limit": {"100"}, "reverse": {"true"}}
+		if cursor != "" {
+			params.Set("cursor", cursor)
+		}
+		var page struct {
+			Records []record `json:"records"`
+			Cursor  string   `json:"cursor"`
+		}
+		if err := p.anonymous().Query(ctx, "com.atproto.repo.listRecords", params, &page); err != nil {
+			return nil, fmt.Errorf("list %s of %s: %w", collection, repo, err)
+		}
+		all = append(all, page.Records...)
+		if page.Cursor == "" || page.Cursor == cursor || len(page.Records) == 0 {
+			return all, nil
+		}
+		cursor = page.Cursor
+	}
+	return nil, fmt.Errorf("list %s of %s: more than %d records", collection, repo, maxListed)
+}
+
+// rev is the newest revision of a repository.
+func (p *pdsClient) rev(ctx context.Context, repo syntax.DID) (string, error) {
+	var out struct {
+		Rev string `json:"rev"`
+	}
+	if err := p.anonymous().Query(ctx, "com.atproto.sync.getLatestCommit", url.Values{"did": {repo.String()}}, &out); err != nil {
+		return "", fmt.Errorf("latest commit of %s: %w", repo, err)
+	}
+	return out.Rev, nil
+}
+
+// session acts as one account. It signs in when first needed and again when its
+// token has run out. It is safe for concurrent use.
+type session struct {
+	pds      *pdsClient
+	DID      syntax.DID
+	handle   string
+	password string
+
+	mu     sync.Mutex
+	access string // guarded by mu
+}
+
+func (p *pdsClient) session(did syntax.DID, handle, password string) *session {
+	return &session{pds: p, DID: did, handle: handle, password: password}
+}
+
+func (s *session) token(ctx context.Context, stale string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.access != "" && s.access != stale {
+		return s.access, nil
+	}
+	var out struct {
+		Access string     `json:"accessJwt"`
+		DID    syntax.DID `json:"did"`
+	}
+	in := map[string]string{"identifier": s.handle, "password": s.password}
+	if err := s.pds.anonymous().Procedure(ctx, "com.atproto.server.createSession", in, &out); err != nil {
+		return "", fmt.Errorf("sign in as %s: %w", s.handle, err)
+	}
+	if s.DID == "" {
+		s.DID = out.DID
+	}
+	s.access = out.Access
+	return s.access, nil
+}
+
+// as runs a call with the account's token, once more after a fresh sign-in when
+// the token has run out.
+func (s *session) as(ctx context.Context, call func(*xrpc.Client) error) error {
+	token := ""
+	for range 2 {
+		var err error
+		if token, err = s.token(ctx, token); err != nil {
+			return err
+		}
+		bearer := "Bearer " + token
+		err = call(&xrpc.Client{Base: s.pds.base, HTTP: s.pds.http, Auth: func(context.Context, string) (string, error) { return bearer, nil }})
+		if !named(err, "ExpiredToken", "InvalidToken") {
+			return err
+		}
+	}
+	return fmt.Errorf("account %s: the server refuses a fresh token", s.handle)
+}
+
+// put writes a record under a key; the same value again changes nothing.
+func (s *session) put(ctx context.Context, collection, rkey string, value any) (*city.Ref, error) {
+	return s.write(ctx, "com.atproto.repo.putRecord", map[string]any{
+		"repo": s.DID, "collection": collection, "rkey": rkey, "record": value,
+	})
+}
+
+// create writes a record under a key of the server's choice.
+func (s *session) create(ctx context.Context, collection string, value any) (*city.Ref, error) {
+	return s.write(ctx, "com.atproto.repo.createRecord", map[string]any{
+		"repo": s.DID, "collection": collection, "record": value,
+	})
+}
+
+func (s *session) write(ctx context.Context, method string, in map[string]any) (*city.Ref, error) {
+	var out struct {
+		URI string `json:"uri"`
+		CID string `json:"cid"`
+	}
+	err := s.as(ctx, func(c *xrpc.Client) error { return c.Procedure(ctx, method, in, &out) })
+	if err != nil {
+		return nil, fmt.Errorf("%s writes %s: %w", s.handle, in["collection"], err)
+	}
+	return &city.Ref{Uri: out.URI, Cid: out.CID}, nil
+}
+
+// delete removes a record.
+func (s *session) delete(ctx context.Context, collection, rkey string) error {
+	return s.as(ctx, func(c *xrpc.Client) error {
+		return c.Procedure(ctx, "com.atproto.repo.deleteRecord", map[string]any{"repo": s.DID, "collection": collection, "rkey": rkey}, nil)
+	})
+}
+
+// maxWrites is how many records one commit may hold.
+const maxWrites = 200
+
+// newRecord is one record of a batch.
+type newRecord struct {
+	collection string
+	rkey       string // "" for a key of the server's choice
+	value      any
+}
+
+// createAll writes records in as few commits as the protocol allows.
+func (s *session) createAll(ctx context.Context, records []newRecord) ([]*city.Ref, error) {
+	var refs []*city.Ref
+	for len(records) > 0 {
+		n := min(len(records), maxWrites)
+		batch := make([]map[string]any, 0, n)
+		for _, r := range records[:n] {
+			w := map[string]any{"$type": "com.atproto.repo.applyWrites#create", "collection": r.collection, "value": r.value}
+			if r.rkey != "" {
+				w["rkey"] = r.rkey
+			}
+			batch = append(batch, w)
+		}
+		var out struct {
+			Results []struct {
+				URI string `json:"uri"`
+				CID string `json:"cid"`
+			} `json:"results"`
+		}
+		err := s.as(ctx, func(c *xrpc.Client) error {
+			return c.Procedure(ctx, "com.atproto.repo.applyWrites", map[string]any{"repo": s.DID, "writes": batch}, &out)
+		})
+		if err != nil {
+			return refs, fmt.Errorf("%s writes %d records: %w", s.handle, n, err)
+		}
+		if len(out.Results) != n {
+			return refs, fmt.Errorf("%s wrote %d records, the answer names %d", s.handle, n, len(out.Results))
+		}
+		for _, r := range out.Results {
+			refs = append(refs, &city.Ref{Uri: r.URI, Cid: r.CID})
+		}
+		records = records[n:]
+	}
+	return refs, nil
+}
+
+// serviceToken is this account's word to another service that it calls one method.
+func (s *session) serviceToken(ctx context.Context, audience syntax.DID, method string) (string, error) {
+	var out struct {
+		Token string `json:"token"`
+	}
+	params := url.Values{
+		"aud": {audience.String()}, "lxm": {method}, "exp": {strconv.FormatInt(time.Now().Add(time.Minute).Unix(), 10)},
+	}
+	err := s.as(ctx, func(c *xrpc.Client) error { return c.Query(ctx, "com.atproto.server.getServiceAuth", params, &out) })
+	if err != nil {
+		return "", fmt.Errorf("service token of %s for %s: %w", s.handle, method, err)
+	}
+	return out.Token, nil
+}
+
+// ledgerClient speaks to the city's ledger, as an account or as nobody.
+type ledgerClient struct {
+	base string
+	did  syntax.DID
+	http *http.Client
+}
+
+func (l *ledgerClient) anonymous() *xrpc.Client { return &xrpc.Client{Base: l.base, HTTP: l.http} }
+
+func (l *ledgerClient) as(s *session) *xrpc.Client {
+	return &xrpc.Client{Base: l.base, HTTP: l.http, Auth: func(ctx context.Context, nsid string) (string, error) {
+		token, err := s.serviceToken(ctx, l.did, nsid)
+		if err != nil {
+			return "", err
+		}
+		return "Bearer " + token, nil
+	}}
+}
+
+// named tells whether an error is an answer with one of these names.
+func named(err error, names ...string) bool {
+	var answer *xrpc.Error
+	if !errors.As(err, &answer) {
+		return false
+	}
+	for _, n := range names {
+		if answer.Name == n {
+			return true
+		}
+	}
+	return false
+}
+
+// rkeyOf is the last part of a record's address.
+func rkeyOf(uri string) string { return uri[strings.LastIndexByte(uri, '/')+1:] }
+
+// authorOf is the account that an address names.
+func authorOf(uri string) syntax.DID {
+	rest := strings.TrimPrefix(uri, "at://")
+	did, _, _ := strings.Cut(rest, "/")
+	return syntax.DID(did)
+}
+
+// atURI is the address of a record.
+func atURI(did syntax.DID, collection, rkey string) syntax.ATURI {
+	return syntax.ATURI("at://" + did.String() + "/" + collection + "/" + rkey)
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"city-sync.org/citysync/internal/city"
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/obs"
+	"city-sync.org/citysync/internal/service"
+)
+
+const (
+	idCity   = city.IDCity
+	idLedger = city.IDLedger
+
+	roleCity   = "city"
+	roleLedger = "ledger"
+
+	defaultCity = "berkeley"
+	rateWindow  = 5 * time.Minute
+)
+
+// devConfig is what dev's flags say. The fields that end in Set tell a flag that was
+// given from its default: a resumed city keeps what it was founded with.
+type devConfig struct {
+	Data        string
+	City        string
+	CitySet     bool
+	Fresh       bool
+	PortBase    int
+	PortSet     bool
+	ReadyFile   string
+	DatabaseURL string
+	PLCURL      string
+	SMTPURL     string
+	Calendar    string
+	CalendarSet bool
+}
+
+func devCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name:  "dev",
+		Usage: "run a whole city in one process, until it is interrupted",
+		Flags: []cli.Flag{
+			stringFlag("data", "", "data `FOLDER` (default: /var/lib/citysync for root, otherwise the user's data folder)"),
+			stringFlag("city", defaultCity, "city to found: "+strings.Join(city.Embedded(), ", ")+" or a `FOLDER` of the same shape"),
+			boolFlag("fresh", "empty the data folder and the database first, if they carry this program's mark"),
+			intFlag("port-base", defaultPortBase, "`PORT` of the web; pds, ledger, plc and the private listener follow; 0 takes a free run"),
+			stringFlag("ready-file", "", "`FILE` to write when the city is open"),
+			stringFlag("database-url", "", "PostgreSQL `DSN`; a private server is started without it"),
+			stringFlag("plc-url", "", "`URL` of an outside did:plc directory; a loopback one is started without it"),
+			stringFlag("smtp-url", "", "`URL` of a mail server, checked at start"),
+			stringFlag("calendar", calendarNow, "now: move the folder's dates so that today lies in the second week of the epoch; as-written: move nothing"),
+		},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			cfg, err := devFlags(c)
+			if err != nil {
+				return err
+			}
+			return runDev(ctx, cfg, s, obs.Logger(s.err, false, slog.LevelInfo))
+		},
+	}
+}
+
+func devFlags(c *cli.Command) (devConfig, error) {
+	cfg := devConfig{
+		Data: c.String("data"), City: c.String("city"), CitySet: c.IsSet("city"), Fresh: c.Bool("fresh"),
+		PortBase: c.Int("port-base"), PortSet: c.IsSet("port-base"), ReadyFile: c.String("ready-file"),
+		DatabaseURL: c.String("database-url"), SMTPURL: c.String("smtp-url"),
+		Calendar: c.String("calendar"), CalendarSet: c.IsSet("calendar"),
+	}
+	if err := noArguments(c); err != nil {
+		return cfg, err
+	}
+	if cfg.Calendar != calendarNow && cfg.Calendar != calendarAsWritten {
+		return cfg, fmt.Errorf("--calendar %q is neither now nor as-written", cfg.Calendar)
+	}
+	var err error
+	if u := c.String("plc-url"); u != "" {
+		if cfg.PLCURL, err = httpURL("plc-url", u); err != nil {
+			return cfg, err
+		}
+	}
+	if cfg.Data == "" {
+		cfg.Data, err = defaultData()
+	}
+	return cfg, err
+}
+
+// runDev founds or resumes a city and keeps it running until ctx ends.
+func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) error {
+	if cfg.ReadyFile != "" {
+		if err := removeReady(cfg.ReadyFile); err != nil {
+			return err
+		}
+	}
+	mail := checkMail(ctx, cfg.SMTPURL)
+	folder, err := city.Folder(cfg.City)
+	if err != nil && (cfg.CitySet || cfg.Fresh) {
+		return err
+	}
+	dir, err := openDataDir(cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer dir.close()
+	state, plan, err := foundOrResume(ctx, dir, cfg, folder, clock.System())
+	if err != nil {
+		return err
+	}
+	cfg.PLCURL = state.PLCURL
+	open, err := listenAll(state.PortBase)
+	if err != nil {
+		return err
+	}
+	defer open.close()
+	if state.PortBase == 0 {
+		state.PortBase = open.base
+	}
+	if err := dir.saveState(state); err != nil {
+		return err
+	}
+	st, err := newStack(cfg, dir, state, open, log)
+	if err != nil {
+		return err
+	}
+	city := part("city", func(ctx context.Context, ready func()) error { return st.runCity(ctx, plan, mail, s, ready) })
+	err = service.Run(ctx, log, st.parts(city)...)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// foundOrResume gives the city of the data folder, or starts a new one in it.
+func foundOrResume(ctx context.Context, dir *dataDir, cfg devConfig, folder fs.FS, now clock.Clock) (*cityState, *city.City, error) {
+	var wanted *city.City
+	if folder != nil {
+		var err error
+		if wanted, err = city.Load(folder); err != nil {
+			return nil, nil, fmt.Errorf("city folder %s:\n%w", cfg.City, err)
+		}
+	}
+	state, err := dir.loadState()
+	if err != nil {
+		return nil, nil, err
+	}
+	if state != nil && !cfg.Fresh {
+		plan, err := resume(dir, cfg, state, wanted)
+		return state, plan, err
+	}
+	state, err = found(cfg, wanted, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cfg.DatabaseURL != "" {
+		// Before anything is emptied: a database that is not ours refuses the whole start.
+		if err := claimDatabase(ctx, cfg.DatabaseURL, state.Instance, cfg.Fresh); err != nil {
+			return nil, nil, err
+		}
+	}
+	if cfg.Fresh {
+		if err := dir.empty(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := dir.keepFolder(folder); err != nil {
+		return nil, nil, err
+	}
+	wanted.Shift(state.Weeks)
+	return state, wanted, dir.saveState(state)
+}
+
+// resume takes the city up as it was founded. A flag that was given must agree.
+func resume(dir *dataDir, cfg devConfig, state *cityState, wanted *city.City) (*city.City, error) {
+	if cfg.CitySet && wanted.Digest() != state.Digest {
+		return nil, refuse("CityMismatch", "%s holds another city than %s; --fresh empties it", dir.path, cfg.City)
+	}
+	if cfg.CalendarSet && cfg.Calendar != state.Calendar {
+		return nil, refuse("CalendarMismatch", "this city was founded with --calendar %s; its epoch does not move", state.Calendar)
+	}
+	if cfg.PortSet && cfg.PortBase != 0 && cfg.PortBase != state.PortBase {
+		return nil, refuse("AddressMismatch", "this city's addresses begin at port %d and stand in its DID documents", state.PortBase)
+	}
+	if cfg.PLCURL != "" && cfg.PLCURL != state.PLCURL {
+		return nil, refuse("AddressMismatch", "this city's DIDs are not in the directory %s", cfg.PLCURL)
+	}
+	plan, err := city.Load(os.DirFS(dir.file(folderCopy)))
+	if err != nil {
+		return nil, fmt.Errorf("the kept city folder: %w", err)
+	}
+	plan.Shift(state.Weeks)
+	return plan, nil
+}
+
+// found decides everything about a new city that must be the same at every later start.
+func found(cfg devConfig, plan *city.City, now clock.Clock) (*cityState, error) {
+	at := now.Now().Truncate(time.Millisecond)
+	state := &cityState{
+		Version: stateVersion, Instance: randomHex(16), Digest: plan.Digest(), Calendar: cfg.Calendar,
+		PortBase: cfg.PortBase, PLCURL: cfg.PLCURL, FoundedAt: at,
+	}
+	if cfg.Calendar == calendarNow {
+		state.Weeks = plan.Weeks(at)
+	}
+	add := func(id, handle string, roles ...string) {
+		state.Accounts = append(state.Accounts, stateAccount{ID: id, Handle: handle + handleDomain, Password: randomHex(16), Roles: roles})
+	}
+	for _, o := range plan.Organizations {
+		add(o.ID, o.Handle, o.Roles...)
+	}
+	add(idCity, city.HandleCity, roleCity)
+	add(idLedger, city.HandleLedger, roleLedger)
+	return state, nil
+}
+
+func randomHex(bytes int) string {
+	b := make([]byte, bytes)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}

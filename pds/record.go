@@ -1,7 +1,6 @@
 package pds
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -47,11 +46,14 @@ func newRecord(collection, rkey string, value json.RawMessage, validate *bool) (
 	if err := checkPath(collection, rkey); err != nil {
 		return nil, err
 	}
-	value, err := withType(value, collection)
+	fields, err := lexicons.DecodeJSON(value)
 	if err != nil {
+		return nil, refused("InvalidRecord", "record of %s: %v", collection, err)
+	}
+	if err := setType(fields, collection); err != nil {
 		return nil, err
 	}
-	data, err := lexicons.EncodeJSONToCBOR(value)
+	data, err := lexicons.EncodeCBOR(fields)
 	if err != nil {
 		return nil, refused("InvalidRecord", "record of %s: %v", collection, err)
 	}
@@ -62,32 +64,20 @@ func newRecord(collection, rkey string, value json.RawMessage, validate *bool) (
 	if rec.Status, err = checkSchema(collection, rkey, data, validate); err != nil {
 		return nil, err
 	}
-	if rec.Blobs, err = blobsOf(data); err != nil {
+	if rec.Blobs, err = blobsOf(fields); err != nil {
 		return nil, err
 	}
 	return rec, nil
 }
 
-// withType adds $type where it is absent and refuses another collection's.
-func withType(value json.RawMessage, collection string) (json.RawMessage, error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(value, &fields); err != nil || fields == nil {
-		return nil, refused("InvalidRecord", "a record is a JSON object")
+// setType adds $type where it is absent and refuses another collection's.
+func setType(fields map[string]any, collection string) error {
+	have, ok := fields["$type"]
+	if ok && have != collection {
+		return refused("InvalidRecord", "$type %q does not name the collection %s", have, collection)
 	}
-	raw, ok := fields["$type"]
-	if !ok {
-		name, err := json.Marshal(collection)
-		if err != nil {
-			return nil, err
-		}
-		fields["$type"] = name
-		return json.Marshal(fields)
-	}
-	var have string
-	if err := json.Unmarshal(raw, &have); err != nil || have != collection {
-		return nil, refused("InvalidRecord", "$type %s does not name the collection %s", raw, collection)
-	}
-	return value, nil
+	fields["$type"] = collection
+	return nil
 }
 
 func checkSchema(collection, rkey string, data []byte, validate *bool) (status string, err error) {
@@ -112,14 +102,7 @@ func checkSchema(collection, rkey string, data []byte, validate *bool) (status s
 
 // blobsOf lists the blobs that a record refers to. The old form, which has no size, is
 // refused: nothing could check it.
-func blobsOf(data []byte) ([]atdata.Blob, error) {
-	if !bytes.Contains(data, []byte("mimeType")) {
-		return nil, nil
-	}
-	fields, err := atdata.UnmarshalCBOR(data)
-	if err != nil {
-		return nil, refused("InvalidRecord", "record: %v", err)
-	}
+func blobsOf(fields map[string]any) ([]atdata.Blob, error) {
 	blobs := atdata.ExtractBlobs(fields)
 	if len(blobs) > maxRecordBlobs {
 		return nil, refused("InvalidRecord", "a record refers to at most %d blobs", maxRecordBlobs)

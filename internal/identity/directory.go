@@ -24,6 +24,7 @@ const (
 	defaultCapacity = 20_000
 	lookupTimeout   = 15 * time.Second
 	maxLookups      = 64 // at once; more wait
+	maxFailureTTL   = 2 * time.Second
 )
 
 // Config configures NewDirectory. Clock is required.
@@ -32,7 +33,7 @@ type Config struct {
 	HTTP     *http.Client // a guarded client; one that reaches public addresses only when nil
 	Clock    clock.Clock
 	TTL      time.Duration // of an identity, default 10 min
-	ErrTTL   time.Duration // of a look-up that failed, default 10 s
+	ErrTTL   time.Duration // of a DID that was not found, default 10 s; other failures are kept for 2 s at most
 	Capacity int           // identities kept, default 20,000
 	// ResolveHandle says which DID a handle has. Without it no handle is resolved, so that no query leaves the machine.
 	ResolveHandle func(ctx context.Context, handle syntax.Handle) (syntax.DID, error)
@@ -141,8 +142,11 @@ func (d *Directory) run(ctx context.Context, did syntax.DID, l *lookup) {
 	}
 	delete(d.running, did)
 	ttl := d.cfg.TTL
-	if l.err != nil {
+	switch {
+	case errors.Is(l.err, identity.ErrDIDNotFound):
 		ttl = d.cfg.ErrTTL
+	case l.err != nil: // may pass at any moment: kept just long enough that a crowd asks once
+		ttl = min(d.cfg.ErrTTL, maxFailureTTL)
 	}
 	d.remove(did)
 	d.entries[did] = d.recent.PushFront(&cached{did: did, id: l.id, err: l.err, until: d.cfg.Clock.Now().Add(ttl)})

@@ -13,23 +13,22 @@ import (
 
 // Names of errors that every service of the network shares.
 const (
-	NameInvalidRequest     = "InvalidRequest"
-	NameInternal           = "InternalServerError"
-	NameNotImplemented     = "MethodNotImplemented"
-	NamePayloadTooLarge    = "PayloadTooLarge"
-	NameAuthMissing        = "AuthMissing"
-	NameBusy               = "NotEnoughResources"
-	NameUpstreamFailure    = "UpstreamFailure"
-	NameUpstreamTimeout    = "UpstreamTimeout"
-	NameNotFound           = "NotFound"
-	NameUnsupportedMedia   = "UnsupportedMediaType"
-	NameAddressRefused     = "AddressRefused"
-	maxErrorName           = 128
-	maxErrorMessage        = 4096
-	maxRetryAfter          = time.Hour
-	unknownErrorName       = "UnknownError"
-	internalErrorMessage   = "internal server error"
-	clientClosedStatusCode = 499
+	NameInvalidRequest   = "InvalidRequest"
+	NameInternal         = "InternalServerError"
+	NameNotImplemented   = "MethodNotImplemented"
+	NamePayloadTooLarge  = "PayloadTooLarge"
+	NameAuthMissing      = "AuthMissing"
+	NameBusy             = "NotEnoughResources"
+	NameUpstreamFailure  = "UpstreamFailure"
+	NameUpstreamTimeout  = "UpstreamTimeout"
+	NameNotFound         = "NotFound"
+	NameUnsupportedMedia = "UnsupportedMediaType"
+	NameAddressRefused   = "AddressRefused"
+	maxErrorName         = 128
+	maxErrorMessage      = 4096
+	maxRetryAfter        = time.Hour
+	unknownErrorName     = "UnknownError"
+	internalErrorMessage = "internal server error"
 )
 
 // Error is an answer that the caller may see: an HTTP status, the lexicon's error name, a sentence, and the
@@ -128,8 +127,8 @@ func public(err error) (e *Error, shown bool) {
 		return xe, true
 	case errors.As(err, &tooLarge):
 		return Errorf(http.StatusRequestEntityTooLarge, NamePayloadTooLarge, "the body is longer than %d bytes", tooLarge.Limit), true
-	case errors.Is(err, context.Canceled):
-		return Errorf(clientClosedStatusCode, NameInvalidRequest, "the request was cancelled"), true
+	case errors.Is(err, context.Canceled): // the caller has gone, or the service is stopping
+		return Errorf(http.StatusServiceUnavailable, NameBusy, "the request was cancelled").After(time.Second), true
 	}
 	return Errorf(http.StatusInternalServerError, NameInternal, internalErrorMessage), false
 }

@@ -244,7 +244,7 @@ func (m *Mux) answer(w *responseWriter, r *http.Request, me *method, err error) 
 	switch {
 	case !shown:
 		m.log.ErrorContext(r.Context(), "method failed", "request_id", RequestID(r.Context()), "method", me.nsid, "error", err)
-	case e.Status >= 500:
+	case e.Status >= 500 && !errors.Is(err, context.Canceled):
 		m.log.WarnContext(r.Context(), "method unavailable", "request_id", RequestID(r.Context()), "method", me.nsid, "name", e.Name, "error", err)
 	}
 	m.fail(w, e)

@@ -16,9 +16,6 @@ func (w *responseWriter) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
 	}
-	if status == clientClosedStatusCode {
-		status = http.StatusBadRequest // nobody reads it, and 499 is no registered status
-	}
 	w.ResponseWriter.WriteHeader(status)
 }
 

@@ -60,7 +60,8 @@ func (j judge) object(base string, s lexicon.SchemaObject, m map[string]any, at 
 			return fault(join(at, name), errors.New("required field missing"))
 		}
 	}
-	for name, def := range s.Properties {
+	for _, name := range names(s.Properties) { // in order: the same record is refused for the same reason
+		def := s.Properties[name]
 		v, ok := m[name]
 		if !ok || (v == nil && s.IsNullable(name)) {
 			continue

@@ -13,7 +13,8 @@
 //	    schema names, every citation and its record key are right. Fields the
 //	    schema does not name, and unknown variants of unions, are let through.
 //	L3  Nothing here panics or recurses without bound on any input.
-//	L4  All functions are pure: no clock, no network, no state that changes.
+//	L4  All functions are pure: no clock, no network, no state that changes. The
+//	    same record is refused for the same reason each time.
 package lexicons
 
 import (
@@ -21,8 +22,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 
@@ -230,14 +232,7 @@ func compile(files fs.FS) (*library, error) {
 
 func ours(nsid string) bool { return strings.HasPrefix(nsid, Root+".") }
 
-func names[T any](m map[string]T) []string {
-	out := make([]string, 0, len(m))
-	for nsid := range m {
-		out = append(out, nsid)
-	}
-	sort.Strings(out)
-	return out
-}
+func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
 
 // checkKey enforces the key type of the schema and, for records whose key is
 // derived, that it is the derived one.

@@ -195,3 +195,12 @@ func TestBodiesAreJudgedByTheirMethod(t *testing.T) {
 	require.Error(t, CheckInput(WorkGetTasks, []byte(`{}`)), "a query has no input")
 	require.Error(t, CheckOutput("org.example.method", []byte(`{}`)))
 }
+
+func TestTheSameRecordIsRefusedForTheSameReason(t *testing.T) { // L4
+	t.Parallel()
+	cbor, err := EncodeJSONToCBOR([]byte(`{"$type":"org.city-sync.actor.declaration","createdAt":1,"roles":2,"cities":3}`))
+	require.NoError(t, err)
+	for range 50 {
+		require.EqualError(t, Validate(ActorDeclaration, "self", cbor), "invalid org.city-sync.actor.declaration: cities: expected an array")
+	}
+}

@@ -121,7 +121,7 @@ func download(ctx context.Context, log *slog.Logger, rt http.RoundTripper, a art
 	if err := unpackJar(body, tmp); err != nil {
 		return fmt.Errorf("unpack %s: %w", a.name(), err)
 	}
-	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // the database's user must enter
+	if err := os.Chmod(tmp, 0o755); err != nil { // the database's user must enter
 		return err
 	}
 	err = os.Rename(tmp, dir)
@@ -220,7 +220,7 @@ func unpackEntry(root *os.Root, h *tar.Header, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(f, r) //nolint:gosec // bounded by maxUnpacked above
+		_, err = io.Copy(f, r) // bounded by maxUnpacked above
 		return errors.Join(err, f.Close())
 	default:
 		return nil // nothing else is needed to run it

@@ -9,6 +9,7 @@ package pgtest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -82,6 +83,9 @@ func DSN(t testing.TB) string {
 
 type server struct {
 	dev *pgdev.Server
+	// leash is open as long as this process lives. It is held here because a file that
+	// nothing refers to is closed by the garbage collector.
+	leash *os.File
 
 	mu    sync.Mutex // guards admin: one database is made or dropped at a time
 	admin *pgx.Conn
@@ -109,7 +113,7 @@ func start() (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // under root another user runs the server
+	if err := os.Chmod(dir, 0o755); err != nil { // under root another user runs the server
 		return nil, err
 	}
 	dev, err := pgdev.Start(context.Background(), pgdev.Config{
@@ -119,21 +123,23 @@ func start() (*server, error) {
 		Template:  filepath.Join(os.TempDir(), fmt.Sprintf("citysync-pgtemplate-%d", os.Geteuid())),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w (%w)", err, os.RemoveAll(dir))
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	if err := sweepAtExit(dir, dev); err != nil {
-		return nil, fmt.Errorf("%w (%w)", err, dev.Stop())
+	leash, err := sweepAtExit(dir, dev)
+	if err != nil {
+		return nil, errors.Join(err, dev.Stop())
 	}
-	return &server{dev: dev}, nil
+	return &server{dev: dev, leash: leash}, nil
 }
 
 // sweepAtExit leaves a small shell behind that removes the folder when this process is gone:
 // a test binary ends by os.Exit, a timeout's panic or a signal, and none of these runs code
-// of ours. The shell learns it from a pipe that only this process holds open.
-func sweepAtExit(dir string, dev *pgdev.Server) error {
+// of ours. The shell learns it from a pipe whose other end, the result, only this process
+// holds open.
+func sweepAtExit(dir string, dev *pgdev.Server) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	const script = `read word
 i=0
@@ -146,13 +152,7 @@ rm -rf "$1" "$2"`
 	err = cmd.Start()
 	_ = r.Close() // the shell has its own copy
 	if err != nil {
-		_ = w.Close() // nobody reads it
-		return err
+		return nil, errors.Join(err, w.Close())
 	}
-	keepOpen = w
-	return nil
+	return w, nil
 }
-
-// keepOpen holds the pipe's end until the process is gone: a file that nothing refers to is
-// closed by the garbage collector.
-var keepOpen *os.File

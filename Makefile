@@ -1,0 +1,90 @@
+# City/Sync. `make` alone tells what there is.
+#
+# Every target works from a clean clone with empty caches. CITY=berkeley|cdmx|DIR chooses the
+# city of run and demo; DATA=DIR the data folder of run.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CITY ?= berkeley
+DATA ?=
+ARGS ?=
+
+# The linter runs from its own module: as a tool of this one it would double go.sum.
+LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# What people wrote in Go: everything but the generated types.
+GOFILES = git ls-files -co --exclude-standard '*.go' | grep -Ev '^lexicons/(citysync|community)/' | while read -r f; do [ ! -f "$$f" ] || echo "$$f"; done
+
+.PHONY: help run test check race lint fmt gen bench e2e demo interop clean \
+        build go postgres fmt-check vet gen-check paths-check
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+run: build postgres ## a whole city on this machine, with a demonstration in it; stays up until Ctrl-C
+	@exec scripts/city.sh run "$(CITY)" "$(DATA)" $(ARGS)
+
+demo: build postgres ## the same on free ports in a temporary folder, verified from outside, then stopped
+	@exec scripts/city.sh demo "$(CITY)" "" $(ARGS)
+
+test: go postgres ## all tests that need no browser and no Node
+	go test ./...
+
+race: go postgres ## the tests under the race detector (slow)
+	go test -race ./...
+
+check: fmt-check vet lint gen-check paths-check ## format, vet, lint, generated code is current, no machine paths
+
+lint: go ## the linter alone
+	$(LINT) run ./...
+
+fmt: go ## format what people wrote
+	@$(GOFILES) | xargs gofmt -w
+
+gen: go ## generate the Go types of the schemas
+	go run ./lexicons/gen
+
+bench: go postgres ## benchmarks of the packages that have some
+	@grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u | xargs go test -run '^$$' -bench . -benchmem
+
+e2e: go postgres ## the pages in a real browser (installs Chromium by apt where it is missing)
+	@scripts/need.sh chromium
+	go test -tags e2e -count=1 ./internal/e2e/...
+
+interop: go postgres ## against other implementations of the protocol (needs Node 22 or newer)
+	@scripts/need.sh node
+	go test -tags interop -count=1 ./...
+
+clean: ## remove what was built here; data folders stay
+	rm -rf bin .cache
+
+# Parts of the above.
+
+build: go
+	@mkdir -p bin
+	go build -o bin/citysync ./cmd/citysync
+
+go:
+	@scripts/need.sh go
+
+postgres:
+	@scripts/need.sh postgres
+
+fmt-check: go
+	@bad="$$($(GOFILES) | xargs gofmt -l)"; if [ -n "$$bad" ]; then echo "not formatted, run make fmt:"; echo "$$bad"; exit 1; fi
+
+vet: go
+	go vet -tags e2e,interop ./...
+
+# Compares before with after, so that it works in a tree with uncommitted changes too.
+gen-check: go
+	@state() { git ls-files -co --exclude-standard lexicons | sort | while read -r f; do [ ! -f "$$f" ] || echo "$$f $$(git hash-object "$$f")"; done; }; \
+	before="$$(state)"; $(MAKE) --no-print-directory gen; after="$$(state)"; \
+	if [ "$$before" != "$$after" ]; then echo "make gen changed these files:"; diff <(echo "$$before") <(echo "$$after") || exit 1; fi
+
+# A path of somebody's machine works nowhere else, and tells about them.
+paths-check:
+	@if git grep -nIE '(^|[^A-Za-z0-9_./-])/([h]ome|[U]sers|[r]oot|[w]ork/(main|shared))/[A-Za-z0-9_.]' -- . | grep -v '/[h]ome/linuxbrew/'; \
+	then echo "these lines name a place on one machine"; exit 1; fi

@@ -83,6 +83,7 @@ func DSN(t testing.TB) string {
 
 type server struct {
 	dev *pgdev.Server
+	dir string
 	// leash is open as long as this process lives. It is held here because a file that
 	// nothing refers to is closed by the garbage collector.
 	leash *os.File
@@ -129,7 +130,7 @@ func start() (*server, error) {
 	if err != nil {
 		return nil, errors.Join(err, dev.Stop())
 	}
-	return &server{dev: dev, leash: leash}, nil
+	return &server{dev: dev, dir: dir, leash: leash}, nil
 }
 
 // sweepAtExit leaves a small shell behind that removes the folder when this process is gone:

@@ -1,0 +1,124 @@
+package tlog
+
+import (
+	"fmt"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Hash is a leaf's or a node's hash, as RFC 6962 has it.
+type Hash = tlog.Hash
+
+// Nodes reads stored hashes by their index (see tlog.StoredHashIndex).
+type Nodes = tlog.HashReader
+
+// LeafHash is the hash of a leaf.
+func LeafHash(leaf []byte) Hash { return tlog.RecordHash(leaf) }
+
+// NodeCount is the number of stored hashes of a tree.
+func NodeCount(size int64) int64 { return tlog.StoredHashCount(size) }
+
+// Append gives the hashes to be stored for new leaves, from index NodeCount(size) on, and the root that follows.
+func Append(size int64, leaves []Hash, nodes Nodes) (added []Hash, root Hash, err error) {
+	first := NodeCount(size)
+	grown := tlog.HashReaderFunc(func(indexes []int64) ([]Hash, error) {
+		out := make([]Hash, len(indexes))
+		var old []int64
+		var at []int
+		for i, x := range indexes {
+			if x < first {
+				old, at = append(old, x), append(at, i)
+				continue
+			}
+			if x-first >= int64(len(added)) {
+				return nil, fmt.Errorf("hash %d is not stored yet", x)
+			}
+			out[i] = added[x-first]
+		}
+		if len(old) == 0 {
+			return out, nil
+		}
+		hashes, err := nodes.ReadHashes(old)
+		if err != nil {
+			return nil, err
+		}
+		if len(hashes) != len(old) {
+			return nil, fmt.Errorf("%d hashes for %d indexes", len(hashes), len(old))
+		}
+		for i, h := range hashes {
+			out[at[i]] = h
+		}
+		return out, nil
+	})
+	for i, leaf := range leaves {
+		hashes, err := tlog.StoredHashesForRecordHash(size+int64(i), leaf, grown)
+		if err != nil {
+			return nil, Hash{}, fmt.Errorf("append leaf %d: %w", size+int64(i), err)
+		}
+		added = append(added, hashes...)
+	}
+	if root, err = tlog.TreeHash(size+int64(len(leaves)), grown); err != nil {
+		return nil, Hash{}, fmt.Errorf("root of %d leaves: %w", size+int64(len(leaves)), err)
+	}
+	return added, root, nil
+}
+
+// Root is the root of the tree of the first size leaves.
+func Root(size int64, nodes Nodes) (Hash, error) {
+	root, err := tlog.TreeHash(size, nodes)
+	if err != nil {
+		return Hash{}, fmt.Errorf("root of %d leaves: %w", size, err)
+	}
+	return root, nil
+}
+
+// Tree is a tree in memory: the whole of its stored hashes. The zero value is the empty tree. It has one owner.
+type Tree struct {
+	size  int64
+	nodes []Hash
+}
+
+// NewTree is the tree whose stored hashes these are.
+func NewTree(size int64, nodes []Hash) (*Tree, error) {
+	if size < 0 || int64(len(nodes)) != NodeCount(size) {
+		return nil, fmt.Errorf("%d stored hashes for %d leaves", len(nodes), size)
+	}
+	return &Tree{size: size, nodes: nodes}, nil
+}
+
+// Size is the number of leaves.
+func (t *Tree) Size() int64 { return t.size }
+
+// Append adds a leaf.
+func (t *Tree) Append(leaf []byte) error { return t.AppendHash(LeafHash(leaf)) }
+
+// AppendHash adds a leaf by its hash.
+func (t *Tree) AppendHash(leaf Hash) error {
+	hashes, err := tlog.StoredHashesForRecordHash(t.size, leaf, t)
+	if err != nil {
+		return fmt.Errorf("append leaf %d: %w", t.size, err)
+	}
+	t.nodes = append(t.nodes, hashes...)
+	t.size++
+	return nil
+}
+
+// ReadHashes implements Nodes.
+func (t *Tree) ReadHashes(indexes []int64) ([]Hash, error) {
+	out := make([]Hash, len(indexes))
+	for i, x := range indexes {
+		if x < 0 || x >= int64(len(t.nodes)) {
+			return nil, fmt.Errorf("hash %d of %d", x, len(t.nodes))
+		}
+		out[i] = t.nodes[x]
+	}
+	return out, nil
+}
+
+// Root is the root over the first size leaves.
+func (t *Tree) Root(size int64) (Hash, error) {
+	if size < 0 || size > t.size {
+		return Hash{}, fmt.Errorf("root of %d leaves of %d", size, t.size)
+	}
+	return Root(size, t)
+}

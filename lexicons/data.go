@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"unicode/utf8"
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
@@ -21,6 +22,7 @@ const (
 	maxCIDBytes    = 100
 	maxContainer   = 65536
 	maxSafeInteger = 1<<53 - 1
+	maxHint        = 1024 // elements made room for before they are read
 )
 
 // DecodeCBOR reads one object in canonical DAG-CBOR. Values are nil, bool,
@@ -121,7 +123,7 @@ func (d *decoder) value(depth int) (any, error) {
 	}
 	switch major {
 	case majorUint, majorNegative:
-		if n > 1<<63-1 {
+		if n > math.MaxInt64 {
 			return nil, errors.New("integer beyond 64 bits")
 		}
 		if major == majorNegative {
@@ -219,7 +221,7 @@ func (d *decoder) array(n uint64, depth int) (any, error) {
 	if n > maxContainer || n > uint64(len(d.rest)) {
 		return nil, fmt.Errorf("array of %d elements", n)
 	}
-	list := make([]any, 0, n)
+	list := make([]any, 0, min(n, maxHint))
 	for range n {
 		v, err := d.value(depth + 1)
 		if err != nil {
@@ -234,7 +236,7 @@ func (d *decoder) object(n uint64, depth int) (any, error) {
 	if n > maxContainer || n > uint64(len(d.rest)) {
 		return nil, fmt.Errorf("object of %d fields", n)
 	}
-	m := make(map[string]any, n)
+	m := make(map[string]any, min(n, maxHint))
 	last := ""
 	for i := range n {
 		major, size, err := d.head()
@@ -267,8 +269,8 @@ func before(a, b string) bool {
 	return a < b
 }
 
-// typed checks names that the data model gives a meaning, and recognises
-// blobs.
+// typed checks names that the data model gives a meaning, and knows a
+// blob by its type.
 func typed(m map[string]any) (any, error) {
 	if _, ok := m["$link"]; ok {
 		return nil, errors.New("$link stands for a CID in JSON only")

@@ -19,7 +19,7 @@ import (
 // vectors reads one of the interop files that come with the indigo module.
 func vectors(t *testing.T, name string, into any) {
 	t.Helper()
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/bluesky-social/indigo").Output()
+	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/bluesky-social/indigo").Output()
 	require.NoError(t, err)
 	b, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "atproto", "atdata", "testdata", name))
 	require.NoError(t, err)

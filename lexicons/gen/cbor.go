@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"go/ast"
@@ -20,7 +21,7 @@ import (
 // through an overlay: to the compiler they stand in the tree, while the tree
 // itself is left alone. Stub methods make the packages compile before the real
 // ones exist.
-func writeCBOR(root, stage string) error {
+func writeCBOR(ctx context.Context, root, stage string) error {
 	overlay := map[string]string{}
 	var jobs []cborJob
 	for _, pkg := range goPackages {
@@ -55,7 +56,7 @@ func writeCBOR(root, stage string) error {
 	if err := os.WriteFile(planFile, plan, 0o644); err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "run", "-overlay", planFile, "./lexicons/gen/cborgen")
+	cmd := exec.CommandContext(ctx, "go", "run", "-overlay", planFile, "./lexicons/gen/cborgen")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cbor-gen: %w\n%s", err, out)

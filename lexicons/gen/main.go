@@ -15,6 +15,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,14 +30,14 @@ const modulePath = "city-sync.org/citysync"
 var goPackages = []string{"citysync", "community"}
 
 func main() {
-	if err := run(); err != nil {
+	if err := run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "lexicons/gen:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
-	root, err := moduleRoot()
+func run(ctx context.Context) error {
+	root, err := moduleRoot(ctx)
 	if err != nil {
 		return err
 	}
@@ -44,7 +45,7 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("temporary folder: %w", err)
 	}
-	defer os.RemoveAll(stage)
+	defer func() { _ = os.RemoveAll(stage) }()
 
 	src := filepath.Join(root, "lexicons")
 	schemas, err := readSchemas(src)
@@ -54,7 +55,7 @@ func run() error {
 	if err := writeTypes(schemas, stage); err != nil {
 		return err
 	}
-	if err := writeCBOR(root, stage); err != nil {
+	if err := writeCBOR(ctx, root, stage); err != nil {
 		return err
 	}
 	consts, err := constants(schemas)
@@ -70,8 +71,8 @@ func run() error {
 }
 
 // moduleRoot finds the folder of go.mod and checks that it is ours.
-func moduleRoot() (string, error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", fmt.Errorf("go env GOMOD: %w", err)
 	}

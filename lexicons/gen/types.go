@@ -172,7 +172,7 @@ func quietly(fn func() error) (err error) {
 	if err != nil {
 		return err
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }()
 	stdout := os.Stdout
 	os.Stdout = null
 	defer func() {

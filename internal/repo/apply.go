@@ -258,6 +258,9 @@ func yieldSorted(m MapBlocks, yield func(Block) bool) bool {
 // what the network's verifiers expect to find.
 func cover(ctx context.Context, src Blocks, data cid.Cid, ops []Op) error {
 	t := openTree(src, data)
+	if _, err := t.loadRoot(ctx); err != nil { // the root belongs to every commit, also to an empty one
+		return err
+	}
 	for _, op := range ops {
 		if err := t.cover(ctx, op.Path); err != nil {
 			return err

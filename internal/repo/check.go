@@ -99,7 +99,7 @@ func (c *checker) node(at cid.Cid, level int, low, high string) error {
 	c.seen[at] = true
 	raw, ok := c.blocks[at]
 	if !ok {
-		if c.whole || level < 0 {
+		if c.whole {
 			return ErrBlockMissing
 		}
 		return nil

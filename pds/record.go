@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -103,14 +104,33 @@ func checkSchema(collection, rkey string, data []byte, validate *bool) (status s
 // blobsOf lists the blobs that a record refers to. The old form, which has no size, is
 // refused: nothing could check it.
 func blobsOf(fields map[string]any) ([]atdata.Blob, error) {
+	if legacyBlob(fields) {
+		return nil, refused("InvalidRecord", "the record holds a blob in the legacy form")
+	}
 	blobs := atdata.ExtractBlobs(fields)
 	if len(blobs) > maxRecordBlobs {
 		return nil, refused("InvalidRecord", "a record refers to at most %d blobs", maxRecordBlobs)
 	}
-	for _, b := range blobs {
-		if b.Size < 0 {
-			return nil, refused("InvalidRecord", "blob %s is in the legacy form", b.Ref)
+	return blobs, nil
+}
+
+// legacyBlob looks for an object of exactly cid and mimeType. The depth of v is bounded
+// by its decoder.
+func legacyBlob(v any) bool {
+	switch v := v.(type) {
+	case []any:
+		return slices.ContainsFunc(v, legacyBlob)
+	case map[string]any:
+		_, isCID := v["cid"].(string)
+		_, isMime := v["mimeType"].(string)
+		if len(v) == 2 && isCID && isMime {
+			return true
+		}
+		for _, below := range v {
+			if legacyBlob(below) {
+				return true
+			}
 		}
 	}
-	return blobs, nil
+	return false
 }

@@ -58,7 +58,7 @@ func ownerOf(path string) (uid, gid int, ok bool) {
 func (a account) attr() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if a.drop {
-		attr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)} //nolint:gosec // positive by childAccount
+		attr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)} // both positive by childAccount
 	}
 	return attr
 }

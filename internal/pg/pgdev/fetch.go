@@ -140,7 +140,7 @@ func get(ctx context.Context, rt http.RoundTripper, url string) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
+	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %s", url, res.Status)
 	}
@@ -168,7 +168,7 @@ func unpackJar(body []byte, dir string) error {
 		if err != nil {
 			return err
 		}
-		defer r.Close() //nolint:errcheck // read only
+		defer r.Close()
 		return unpackTar(r, dir)
 	}
 	return errors.New("no .txz in the archive")

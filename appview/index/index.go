@@ -1,0 +1,131 @@
+// Package index keeps what the network shows: every record of our collections as its author signed it, typed tables made from them, and
+// the ledger's published log.
+//
+// Invariants:
+//   - A record is stored only out of a commit that passed the strict verifier, with its original bytes.
+//   - Repository state, records, projections and the host's cursor change in one transaction; a cursor never passes an unsaved event.
+//   - A deletion is a tombstone: an older write that arrives late does not bring the record back.
+//   - Typed tables are projections: Rebuild makes them anew from the record table and StateHash is the same afterwards.
+//   - A log entry is stored only when the tree that it extends has the root of a checkpoint under the key that actor.city names.
+package index
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/pg"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrations are the SQL files of the AppView's schema.
+func Migrations() fs.FS {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // the folder is compiled in
+	}
+	return sub
+}
+
+// Index writes the AppView's tables. It is the only writer.
+type Index struct {
+	pool    *pgxpool.Pool
+	clock   clock.Clock
+	log     *slog.Logger
+	dropped *prometheus.CounterVec
+}
+
+// New writes to the migrated schema behind pool.
+func New(pool *pgxpool.Pool, c clock.Clock, log *slog.Logger, reg prometheus.Registerer) (*Index, error) {
+	x := &Index{pool: pool, clock: c, log: log, dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "citysync_appview_dropped_total", Help: "Foreign events and records that were not indexed, by reason.",
+	}, []string{"reason"})}
+	if err := reg.Register(x.dropped); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return x, nil
+}
+
+// Rebuild empties every projection and makes it anew from the record table, in one transaction.
+func (x *Index) Rebuild(ctx context.Context) error {
+	return pg.InTx(ctx, x.pool, func(tx pgx.Tx) error {
+		for _, h := range Handlers {
+			if _, err := tx.Exec(ctx, "delete from "+h.Table); err != nil {
+				return fmt.Errorf("empty %s: %w", h.Table, err)
+			}
+		}
+		after := [3]string{}
+		for {
+			rows, err := tx.Query(ctx, `
+select did, coll, rkey, cid, cbor from record
+where cid is not null and invalid is null and (did, coll, rkey) > (@did, @coll, @rkey)
+order by did, coll, rkey limit 500`, pgx.NamedArgs{"did": after[0], "coll": after[1], "rkey": after[2]})
+			if err != nil {
+				return fmt.Errorf("read records: %w", err)
+			}
+			type stored struct {
+				DID, Coll, RKey, CID string
+				CBOR                 []byte
+			}
+			batch, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s stored, err error) {
+				err = row.Scan(&s.DID, &s.Coll, &s.RKey, &s.CID, &s.CBOR)
+				return s, err
+			})
+			if err != nil {
+				return fmt.Errorf("read records: %w", err)
+			}
+			if len(batch) == 0 {
+				return nil
+			}
+			for _, s := range batch {
+				if err := project(ctx, tx, Record{DID: s.DID, Coll: s.Coll, RKey: s.RKey, CID: s.CID, CBOR: s.CBOR}); err != nil {
+					return err
+				}
+				after = [3]string{s.DID, s.Coll, s.RKey}
+			}
+		}
+	})
+}
+
+// StateHash is one SHA-256, in hex, over every projection and the log, row by row in key order. Two indexes that saw the same network
+// have the same hash, whenever and in whatever order they saw it.
+func (x *Index) StateHash(ctx context.Context) (string, error) {
+	h := sha256.New()
+	err := pgx.BeginTxFunc(ctx, x.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		tables := []string{"select did, coll, rkey, cid from record where cid is not null order by did, coll, rkey"}
+		for _, hd := range Handlers {
+			tables = append(tables, "select * from "+hd.Table+" order by did, rkey")
+		}
+		tables = append(tables, "select seq, leaf from log_entry order by seq")
+		for _, sql := range tables {
+			rows, err := tx.Query(ctx, "select t::text from ("+sql+") t")
+			if err != nil {
+				return fmt.Errorf("hash state: %w", err)
+			}
+			var row string
+			if _, err := pgx.ForEachRow(rows, []any{&row}, func() error {
+				_, err := fmt.Fprintf(h, "%d:%s\n", len(row), row)
+				return err
+			}); err != nil {
+				return fmt.Errorf("hash state: %w", err)
+			}
+			fmt.Fprint(h, "--\n")
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

@@ -1,0 +1,66 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Node is one step of a task's chain, from the catalog to the receipt.
+type Node struct {
+	Step string    // draft | decision | entry | entryStatus | task | taskStatus | reserve | claim | proof | verification | mint | receipt | review
+	URI  string    // of the record; "" for a log entry
+	CID  string    // "" for a log entry
+	DID  string    // who signed the record, or the organization of the log entry
+	Seq  int64     // of the log entry; -1 for a record
+	Seen time.Time // when the index first saw the record; zero for a log entry
+}
+
+// maxNodes bounds one chain. A task has at most 100 shifts of 10,000 slots; its page shows the first steps and counts the rest.
+const maxNodes = 1000
+
+// Timeline gives the chain of one task: every record and log entry that belongs to it, in the order of the lifecycle. The second value
+// says that there are more nodes than are shown.
+func (db *DB) Timeline(ctx context.Context, taskURI string) ([]Node, bool, error) {
+	task, err := db.Task(ctx, taskURI)
+	if err != nil {
+		return nil, false, err
+	}
+	nodes, err := list[Node](ctx, db, "timeline", `
+with entry as (select e.did, e.rkey, e.cid, e.origin_uri, e.origin_cid, e.decision_uri from catalog_entry e
+		where 'at://' || e.did || '/org.city-sync.catalog.entry/' || e.rkey = @entry),
+	claims as (select c.did, c.rkey, c.cid from claim c where c.task_uri = @task),
+	entries as (select distinct l.seq, l.kind, l.org from log_entry l left join log_cause c using (seq)
+		where l.kind in ('reserve', 'release', 'claim', 'unclaim', 'mint') and (l.task_uri = @task or c.uri = @task)),
+	steps as (
+	select 1 as place, 'draft' as step, origin_uri as uri, origin_cid as cid, split_part(origin_uri, '/', 3) as did, -1::bigint as seq from entry where origin_uri is not null
+	union all select 2, 'decision', decision_uri, coalesce((select cid from decision d where 'at://' || d.did || '/org.city-sync.gov.decision/' || d.rkey = decision_uri), ''),
+		split_part(decision_uri, '/', 3), -1 from entry where decision_uri is not null
+	union all select 3, 'entry', 'at://' || did || '/org.city-sync.catalog.entry/' || rkey, cid, did, -1 from entry
+	union all select 4, 'entryStatus', 'at://' || s.did || '/org.city-sync.catalog.entryStatus/' || s.rkey, s.cid, s.did, -1 from entry_status s join entry e using (did, rkey)
+	union all select 5, 'task', 'at://' || did || '/' || coll || '/' || rkey, cid, did, -1 from record_version
+		where did = split_part(@task, '/', 3) and coll = 'org.city-sync.work.task' and rkey = split_part(@task, '/', 5)
+	union all select 6, 'taskStatus', 'at://' || did || '/org.city-sync.work.taskStatus/' || rkey, cid, did, -1 from task_status where task_uri = @task
+	union all select 7, kind, '', '', org, seq from entries where kind in ('reserve', 'release')
+	union all select 8, 'claim', 'at://' || did || '/org.city-sync.work.claim/' || rkey, cid, did, -1 from claims
+	union all select 9, kind, '', '', org, seq from entries where kind in ('claim', 'unclaim')
+	union all select 10, 'proof', 'at://' || did || '/org.city-sync.work.proof/' || rkey, cid, did, -1 from proof where task_uri = @task
+	union all select 11, 'verification', 'at://' || did || '/org.city-sync.work.verification/' || rkey, cid, did, -1 from verification where task_uri = @task
+	union all select 12, 'mint', '', '', org, seq from entries where kind = 'mint'
+	union all select 13, 'receipt', 'at://' || r.did || '/org.city-sync.ledger.receipt/' || r.rkey, r.cid, r.did, r.seq from receipt r join entries e using (seq) where e.kind = 'mint'
+	union all select 14, 'review', 'at://' || did || '/org.city-sync.work.review/' || rkey, cid, did, -1 from review where subject = @task
+)
+select s.step, s.uri, s.cid, s.did, s.seq, coalesce(v.seen, 'epoch'::timestamptz) as seen
+from steps s left join record_version v
+	on s.uri <> '' and v.did = split_part(s.uri, '/', 3) and v.coll = split_part(s.uri, '/', 4) and v.rkey = split_part(s.uri, '/', 5) and v.cid = s.cid
+order by s.place, seen, s.seq, s.uri limit @limit`, pgx.NamedArgs{"task": task.URI, "entry": task.EntryURI, "limit": maxNodes + 1})
+	if err != nil {
+		return nil, false, fmt.Errorf("chain of %s: %w", taskURI, err)
+	}
+	if len(nodes) > maxNodes {
+		return nodes[:maxNodes], true, nil
+	}
+	return nodes, false, nil
+}

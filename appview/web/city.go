@@ -1,0 +1,39 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"city-sync.org/citysync/appview/query"
+)
+
+// cards is how many tasks or offerings the city's page shows at once.
+const cards = 30
+
+type cityPage struct {
+	Totals        *query.Totals // nil before the first epoch opened
+	Tasks         []query.Task
+	TasksNext     string
+	Offerings     []query.Offering
+	OfferingsNext string
+}
+
+func (p *Pages) city(ctx context.Context, r *http.Request) (any, error) {
+	var page cityPage
+	totals, err := p.db.Totals(ctx)
+	switch {
+	case err == nil:
+		page.Totals = &totals
+	case !errors.Is(err, query.ErrNotFound):
+		return nil, err
+	}
+	q := r.URL.Query()
+	if page.Tasks, page.TasksNext, err = p.db.Tasks(ctx, query.TaskFilter{}, query.Page{Limit: cards, Cursor: q.Get("tasks")}); err != nil {
+		return nil, err
+	}
+	if page.Offerings, page.OfferingsNext, err = p.db.Offerings(ctx, "", query.Page{Limit: cards, Cursor: q.Get("offerings")}); err != nil {
+		return nil, err
+	}
+	return page, nil
+}

@@ -1,0 +1,148 @@
+// Package web serves the AppView's pages: plain HTML that works without JavaScript, in English and Spanish, on a 320 px phone.
+//
+// Every figure comes from the query layer, and so from the ledger's log as the index checked it; every figure opens to the signed record or
+// log entry behind it. GET changes nothing.
+package web
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"html/template"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"city-sync.org/citysync/appview/query"
+)
+
+//go:embed templates/*.html
+var templates embed.FS
+
+//go:embed static/*
+var static embed.FS
+
+// Config says how the pages speak.
+type Config struct {
+	Demonstration bool   // every page says that the organizations are a demonstration, without affiliation
+	LedgerURL     string // where log entries and evidence open
+	PDSURL        string // where records open in their raw form
+	Log           *slog.Logger
+}
+
+// Pages renders the city's pages from its index.
+type Pages struct {
+	cfg Config
+	db  *query.DB
+	tpl map[string]*template.Template
+	mux *http.ServeMux
+}
+
+// New makes the pages of the city behind db. It fails only when a template of ours does not parse.
+func New(cfg Config, db *query.DB) (*Pages, error) {
+	p := &Pages{cfg: cfg, db: db, tpl: map[string]*template.Template{}, mux: http.NewServeMux()}
+	for _, name := range []string{"city", "task", "record", "entry", "error"} {
+		t, err := template.New("layout.html").Funcs(funcs).ParseFS(templates, "templates/layout.html", "templates/"+name+".html")
+		if err != nil {
+			return nil, err
+		}
+		p.tpl[name] = t
+	}
+	files, err := fs.Sub(static, "static")
+	if err != nil {
+		return nil, err
+	}
+	p.mux.HandleFunc("GET /{$}", p.page("city", p.city))
+	p.mux.HandleFunc("GET /task/{did}/{rkey}", p.page("task", p.task))
+	p.mux.HandleFunc("GET /record/{did}/{coll}/{rkey}", p.page("record", p.record))
+	p.mux.HandleFunc("GET /entry/{seq}", p.page("entry", p.entry))
+	p.mux.Handle("GET /static/", cached(http.StripPrefix("/static/", http.FileServerFS(files))))
+	p.mux.HandleFunc("GET /", p.page("error", func(context.Context, *http.Request) (any, error) { return nil, query.ErrNotFound }))
+	return p, nil
+}
+
+func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHTTP(w, r) }
+
+// layout is what every template gets.
+type layout struct {
+	Lang          string
+	Path          string // of this page, for the language links
+	Demonstration bool
+	City          query.City
+	TZ            *time.Location
+	Page          any
+}
+
+// T gives a phrase in the page's language.
+func (l layout) T(key string) string { return phrase(l.Lang, key) }
+
+func (p *Pages) page(name string, load func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+		defer cancel()
+		l := layout{Lang: language(r), Path: r.URL.EscapedPath(), Demonstration: p.cfg.Demonstration, TZ: time.UTC}
+		city, err := p.db.CityRecord(ctx)
+		switch {
+		case errors.Is(err, query.ErrNotFound):
+			p.render(w, "error", http.StatusServiceUnavailable, withPage(l, errorPage{"notYet"}))
+			return
+		case err != nil:
+			p.fail(w, r, l, err)
+			return
+		}
+		l.City = city
+		if tz, err := time.LoadLocation(city.TZ); err == nil {
+			l.TZ = tz
+		}
+		if r.URL.Query().Get("lang") != "" {
+			http.SetCookie(w, &http.Cookie{Name: "lang", Value: l.Lang, Path: "/", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+		}
+		l.Page, err = load(ctx, r)
+		switch {
+		case errors.Is(err, query.ErrNotFound), errors.Is(err, query.ErrBadCursor):
+			p.render(w, "error", http.StatusNotFound, withPage(l, errorPage{"notFound"}))
+		case err != nil:
+			p.fail(w, r, l, err)
+		default:
+			p.render(w, name, http.StatusOK, l)
+		}
+	}
+}
+
+func (p *Pages) fail(w http.ResponseWriter, r *http.Request, l layout, err error) {
+	if r.Context().Err() == nil {
+		p.cfg.Log.Error("page", "path", r.URL.Path, "err", err)
+	}
+	p.render(w, "error", http.StatusInternalServerError, withPage(l, errorPage{"ourFault"}))
+}
+
+func (p *Pages) render(w http.ResponseWriter, name string, status int, l layout) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Language", l.Lang)
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Vary", "Accept-Language, Cookie")
+	w.WriteHeader(status)
+	if err := p.tpl[name].ExecuteTemplate(w, "layout.html", l); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		p.cfg.Log.Warn("render", "page", name, "err", err)
+	}
+}
+
+func withPage(l layout, page any) layout {
+	l.Page = page
+	return l
+}
+
+// errorPage names the phrase that says what went wrong.
+type errorPage struct{ Key string }
+
+func cached(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=3600")
+		h.ServeHTTP(w, r)
+	})
+}

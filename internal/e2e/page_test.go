@@ -1,0 +1,82 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestPageTotalsEqualLedgerOnANarrowPhoneWithoutScript reads the city's page in both languages, 320 CSS pixels wide, with scripts off.
+func TestPageTotalsEqualLedgerOnANarrowPhoneWithoutScript(t *testing.T) {
+	city := startCity(t)
+	want := capacity(t, city.Ledger)
+	require.Positive(t, want["minted"])
+	require.Positive(t, want["burned"])
+
+	browser := newBrowser(t)
+	for _, lang := range []struct{ tag, tasks string }{{"en", "Tasks"}, {"es", "Tareas"}} {
+		require.NoError(t, chromedp.Do(browser, chromedp.Navigate(city.Web+"/?lang="+lang.tag)))
+		html := see(t, browser, chromedp.AttributeValue(chromedp.CSS("html"), "lang"))
+		assert.Equal(t, lang.tag, html.Value)
+		assert.Equal(t, lang.tasks, see(t, browser, chromedp.Text(chromedp.CSS("#tasks"))))
+		for id, n := range want {
+			shown := see(t, browser, chromedp.Text(chromedp.CSS("#"+id)))
+			got, err := strconv.ParseInt(strings.ReplaceAll(shown, "\u202f", ""), 10, 64)
+			require.NoError(t, err, "%s shows %q", id, shown)
+			assert.Equal(t, n, got, "%s in %s", id, lang.tag)
+		}
+		fits(t, browser, "city-"+lang.tag)
+		require.NoError(t, chromedp.Do(browser, chromedp.Click(chromedp.CSS(".cards h3 a")), chromedp.WaitVisible(chromedp.CSS(".chain"))))
+		steps := see(t, browser, chromedp.Text(chromedp.CSS(".chain")))
+		assert.Contains(t, steps, "org.city-sync.work.task", "the chain shows the task")
+		assert.Contains(t, steps, "org.city-sync.catalog.entry", "the chain shows the catalog entry")
+		fits(t, browser, "task-"+lang.tag)
+	}
+}
+
+// newBrowser is headless Chromium with scripts off, in a window as wide as the smallest phone.
+func newBrowser(t *testing.T) context.Context {
+	t.Helper()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-quic", true))
+	alloc, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(stop)
+	ctx, cancel := chromedp.NewContext(alloc)
+	t.Cleanup(cancel)
+	require.NoError(t, chromedp.Do(ctx, chromedp.EmulateViewport(320, 640, chromedp.EmulateMobile), chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+		return err
+	})))
+	ctx, expire := context.WithTimeout(ctx, 2*time.Minute)
+	t.Cleanup(expire)
+	return ctx
+}
+
+func see[T any](t *testing.T, ctx context.Context, a chromedp.Action[T]) T {
+	t.Helper()
+	v, err := chromedp.Run(ctx, a)
+	require.NoError(t, err)
+	return v
+}
+
+// fits checks that nothing makes the page scroll sideways. A screenshot is kept where E2E_SCREENSHOTS names a folder.
+func fits(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	width := see(t, ctx, chromedp.EvaluateAsDevTools[int]("document.documentElement.scrollWidth"))
+	assert.LessOrEqual(t, width, 320, "%s is wider than the phone", name)
+	if dir := os.Getenv("E2E_SCREENSHOTS"); dir != "" {
+		png := see(t, ctx, chromedp.FullScreenshot(100))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))
+	}
+}

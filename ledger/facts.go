@@ -172,7 +172,7 @@ const (
 type waiter struct{ URI, CID string }
 
 // wait notes that a version waits for others, and tells whether there was room for it.
-func wait(ctx context.Context, q querier, f *fact, wants []string, now time.Time) (bool, error) {
+func wait(ctx context.Context, q querier, f *fact, wants []string) (bool, error) {
 	var all int64
 	if err := q.QueryRow(ctx, `select count(*) from (select from waiting limit $1) w`, maxWaiting+1).Scan(&all); err != nil {
 		return false, fmt.Errorf("count what waits: %w", err)
@@ -191,7 +191,7 @@ func wait(ctx context.Context, q querier, f *fact, wants []string, now time.Time
 	}
 	for _, want := range wants {
 		const insert = `insert into waiting (wants, uri, cid, ord, until) values ($1, $2, $3, $4, $5) on conflict do nothing`
-		if _, err := q.Exec(ctx, insert, want, f.URI, f.CID, f.Ord, now.Add(waitingFor)); err != nil {
+		if _, err := q.Exec(ctx, insert, want, f.URI, f.CID, f.Ord, f.Seen.Add(waitingFor)); err != nil {
 			return false, fmt.Errorf("wait of %s: %w", f.URI, err)
 		}
 	}

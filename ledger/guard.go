@@ -36,6 +36,9 @@ func writeGuards(ctx context.Context, b *batch) error {
 }
 
 func guard(queue *pgx.Batch, e *entry.Entry) error {
+	if e.Sealed != nil && e.Sealed.Account != (entry.Account{}) {
+		queue.Queue(`insert into account_entry (account, seq) values ($1, $2)`, e.Sealed.Account[:], e.Seq)
+	}
 	switch e.Kind {
 	case entry.KindActivate:
 		if e.Sealed == nil {

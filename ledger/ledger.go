@@ -33,7 +33,8 @@ type Config struct {
 	WebURL     string     // public addresses, for /.well-known/citysync.json
 	PDSURL     string
 	PublicURL  string
-	PLCURL     string // only on loopback
+	PLCURL     string        // only on loopback
+	TZ         string        // the city's time zone; a log keeps the one it began with
 	SyncEvery  time.Duration // pause between two sweeps of what time decides; 0 means 5 s
 }
 
@@ -52,6 +53,9 @@ func (c *Config) Validate() error {
 		if u, err := url.Parse(s); err != nil || u.Host == "" {
 			return fmt.Errorf("ledger: %q is no address", s)
 		}
+	}
+	if _, err := time.LoadLocation(c.TZ); err != nil || c.TZ == "" {
+		return fmt.Errorf("ledger: %q is no time zone", c.TZ)
 	}
 	if c.Identifier == "" {
 		return errors.New("ledger: no identifier for the ledger's session")
@@ -117,7 +121,11 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	if err := st.bind(ctx, cfg); err != nil {
 		return nil, err
 	}
-	seq, err := newSequencer(ctx, st, deps, signer)
+	loc, err := time.LoadLocation(cfg.TZ)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: time zone: %w", err)
+	}
+	seq, err := newSequencer(ctx, st, deps, signer, loc)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/lexicons"
@@ -305,5 +306,5 @@ func recordCID(value map[string]any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return cidOf(cbor).String(), nil
+	return repo.CIDForCBOR(cbor).String(), nil
 }

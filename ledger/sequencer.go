@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -53,7 +54,6 @@ type batch struct {
 	now     time.Time
 	entries []staged
 	seq     *sequencer
-	after   []func() // run after COMMIT, on the sequencer's goroutine
 }
 
 type staged struct {
@@ -104,6 +104,7 @@ func (b *batch) append(entries []*entry.Entry) error {
 		if err := rules.Apply(b.state, *s.entry); err != nil {
 			return broken("apply entry %d: %w", s.entry.Seq, err)
 		}
+		b.seq.note(s.entry)
 	}
 	b.entries = append(b.entries, add...)
 	return nil
@@ -130,9 +131,11 @@ type sequencer struct {
 	queue  chan *command
 	ended  chan struct{}
 	latest atomic.Pointer[Checkpoint]
+	totals atomic.Pointer[[]rules.Totals]
 	grown  chan struct{} // one token: the tree grew since somebody looked
 	term   int64
 	conn   lockedConn
+	bound  map[syntax.DID]*entry.Bind // roles as the log has them; for the sequencer's goroutine alone
 }
 
 // do hands a command over and waits for its COMMIT. A caller that leaves early does not undo the command.
@@ -148,6 +151,23 @@ func (s *sequencer) do(ctx context.Context, name string, run func(ctx context.Co
 	default:
 		return nil, errBusy
 	}
+	return s.await(ctx, c)
+}
+
+// must is do for the ledger's own parts: it waits for room in the queue.
+func (s *sequencer) must(ctx context.Context, name string, run func(ctx context.Context, b *batch) (any, error)) (any, error) {
+	c := &command{name: name, run: run, done: make(chan outcome, 1)}
+	select {
+	case s.queue <- c:
+	case <-s.ended:
+		return nil, errStopped
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return s.await(ctx, c)
+}
+
+func (s *sequencer) await(ctx context.Context, c *command) (any, error) {
 	select {
 	case o := <-c.done:
 		return o.answer, o.err
@@ -224,12 +244,10 @@ func (s *sequencer) commit(ctx context.Context, cmds []*command) (err error) {
 	}
 	if len(b.entries) > 0 {
 		s.log.accept(int64(len(b.entries)), nodes)
+		s.totals.Store(new(s.state.Epochs()))
 		if err := s.publish(ctx, root); err != nil {
 			return err
 		}
-	}
-	for _, f := range b.after {
-		f()
 	}
 	for i, c := range cmds {
 		c.done <- outcomes[i]

@@ -72,6 +72,12 @@ create table balance (
   primary key (account, book)
 );
 
+create table account_entry (
+  account bytea  not null,
+  seq     bigint not null references entry (seq) deferrable initially deferred,
+  primary key (account, seq)
+);
+
 create table cap_guard (
   book   text   collate "C" not null,
   epoch  text   collate "C" not null,
@@ -110,16 +116,49 @@ create table claim (
   account bytea not null check (octet_length(account) = 16),
   author  text  collate "C" not null,
   task    text  collate "C" not null,
+  task_uri text collate "C" not null,
   task_cid text collate "C" not null,
   shift   text  collate "C" not null,
   token   bytea not null check (octet_length(token) = 32),
-  status  text  collate "C" not null check (status in ('held', 'entered', 'minted', 'lapsed', 'withdrawn')),
+  status  text  collate "C" not null check (status in ('held', 'entered', 'minted', 'rejected', 'lapsed', 'withdrawn')),
   proof   text  collate "C",
-  claimed_at timestamptz not null
+  public  boolean not null,
+  claimed_at timestamptz not null,
+  closes_at  timestamptz not null,
+  ends_at    timestamptz not null
 );
-create unique index claim_token on claim (token) where status in ('held', 'entered', 'minted');
+create unique index claim_token on claim (token) where status in ('held', 'entered', 'minted', 'rejected');
+create index claim_open on claim (ends_at) where status in ('held', 'entered');
 create index claim_author on claim (author, ord);
 create index claim_shift on claim (task, shift);
+
+-- Which task a version is a version of.
+create table task_version (
+  uri    text collate "C" not null,
+  cid    text collate "C" not null,
+  first  text collate "C" not null,
+  primary key (uri, cid)
+);
+create index task_version_first on task_version (first);
+
+-- Verifications by the claim they are about, so that a co-signer's is found.
+create table verification (
+  uri   text  collate "C" not null,
+  cid   text  collate "C" not null,
+  did   text  collate "C" not null,
+  token bytea not null,
+  primary key (uri, cid)
+);
+create index verification_token on verification (token);
+
+-- A till as its redeemer bound it; the label is the redeemer's own word and not in the log.
+create table till (
+  id    text primary key collate "C",
+  org   text collate "C" not null,
+  key   text collate "C" not null,
+  label text not null,
+  seq   bigint not null references entry (seq) deferrable initially deferred
+);
 
 -- A code is kept as its hash only, and with the account it is bound to until it is used or swept.
 create table code (

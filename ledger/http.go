@@ -1,0 +1,169 @@
+package ledger
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/ledger/rules"
+)
+
+const nsid = "org.city-sync.ledger."
+
+const maxBody = 64 << 10
+
+func (l *Ledger) routes() http.Handler {
+	mux := xrpc.NewMux(xrpc.Config{Log: l.log, MaxBody: maxBody, Metrics: l.metrics.registerer})
+	mux.Query(nsid+"getCapacity", l.getCapacity)
+	mux.Query(nsid+"getCheckpoint", l.getCheckpoint)
+	mux.Query(nsid+"getInclusionProof", l.getInclusionProof)
+	mux.Query(nsid+"getConsistencyProof", l.getConsistencyProof)
+	mux.Query(nsid+"listReceipts", l.listReceipts)
+	mux.Query(nsid+"getReceipt", l.getReceipt)
+	mux.Query(nsid+"explain", l.explain)
+	mux.Query(nsid+"getBalance", l.getBalance)
+	mux.Query(nsid+"listClaims", l.listClaims)
+	mux.Procedure(nsid+"activate", l.activate)
+	mux.Procedure(nsid+"bindTill", l.bindTill)
+	mux.Procedure(nsid+"createRedemption", l.createRedemption)
+	mux.Procedure(nsid+"updateRedemption", l.updateRedemption)
+	mux.Procedure(nsid+"openEpoch", l.openEpoch)
+	mux.Handle("GET /checkpoint", http.HandlerFunc(l.serveCheckpoint))
+	mux.Handle("GET /tile/", http.HandlerFunc(l.serveTile))
+	mux.Handle("GET /evidence/{name}", http.HandlerFunc(l.serveEvidence))
+	mux.Handle("GET /.well-known/citysync.json", http.HandlerFunc(l.serveWellKnown))
+	mux.Handle("GET /xrpc/_health", http.HandlerFunc(l.serveHealth))
+	return mux
+}
+
+// ask hands work to the sequencer and turns its refusals into answers.
+func (l *Ledger) ask(ctx context.Context, name string, run func(ctx context.Context, b *batch) (any, error)) (any, error) {
+	answer, err := l.seq.do(ctx, name, run)
+	var refusal *rules.Refusal
+	switch {
+	case errors.Is(err, errBusy):
+		return nil, xrpc.Errorf(http.StatusServiceUnavailable, xrpc.NameBusy, "the ledger is busy; nothing happened").After(time.Second)
+	case errors.Is(err, errStopped):
+		return nil, xrpc.Errorf(http.StatusServiceUnavailable, xrpc.NameBusy, "the ledger restarts; ask again with the same key").After(2 * time.Second)
+	case errors.As(err, &refusal):
+		return nil, refused(refusal)
+	}
+	return answer, err
+}
+
+func refused(r *rules.Refusal) *xrpc.Error {
+	status := http.StatusBadRequest
+	switch r.Name {
+	case rules.NotAccredited, rules.NotAuthorized, rules.NotActivated, rules.TillUnknown:
+		status = http.StatusForbidden
+	case rules.AlreadyRedeemed, rules.AlreadyActivated, rules.EpochAlreadyOpen:
+		status = http.StatusConflict
+	}
+	return xrpc.Errorf(status, r.Name, "%s", r.Error()).With(r.Figures)
+}
+
+// isAnswer tells errors that are for the caller from those that end the batch.
+func isAnswer(err error) bool {
+	if errors.Is(err, errBroken) || errors.Is(err, rules.ErrBroken) {
+		return false
+	}
+	var refusal *rules.Refusal
+	var named *xrpc.Error
+	return errors.As(err, &refusal) || errors.As(err, &named)
+}
+
+func (l *Ledger) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	select {
+	case <-l.seq.ended:
+		xrpc.WriteError(w, xrpc.Errorf(http.StatusServiceUnavailable, xrpc.NameBusy, "the sequencer stopped"))
+	default:
+		writeJSON(w, map[string]any{"version": "1", "size": l.seq.log.size()})
+	}
+}
+
+func (l *Ledger) serveWellKnown(w http.ResponseWriter, _ *http.Request) {
+	out := map[string]any{
+		"city": l.cfg.City, "ledger": l.cfg.DID,
+		"addresses": map[string]any{"web": l.cfg.WebURL, "pds": l.cfg.PDSURL, "ledger": l.cfg.PublicURL},
+		"log":       map[string]any{"origin": l.cfg.DID, "vkey": l.vkey, "url": l.cfg.PublicURL},
+	}
+	if l.cfg.PLCURL != "" {
+		out["plc"] = l.cfg.PLCURL
+	}
+	writeJSON(w, out)
+}
+
+func (l *Ledger) getCheckpoint(*xrpc.Call) (any, error) {
+	cp := l.seq.latest.Load()
+	if cp == nil {
+		return nil, notFound("the log is empty")
+	}
+	return map[string]any{
+		"origin": l.cfg.DID, "treeSize": cp.Size, "rootHash": b64(cp.Root), "note": string(cp.Note), "at": stamp(cp.At),
+	}, nil
+}
+
+func (l *Ledger) getInclusionProof(c *xrpc.Call) (any, error) {
+	newest := l.seq.log.size()
+	seq, err := c.Int("seq", -1, 0, 1<<40)
+	if err != nil {
+		return nil, err
+	}
+	size, err := c.Int("treeSize", newest, 1, 1<<40)
+	if err != nil {
+		return nil, err
+	}
+	if seq < 0 || seq >= size || size > newest {
+		return nil, notFound("the log has no such entry or size")
+	}
+	proof, err := tlog.ProveRecord(size, seq, l.seq.log)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := l.seq.log.ReadHashes([]int64{tlog.StoredHashIndex(0, seq)})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"seq": seq, "treeSize": size, "leafHash": b64(leaf[0]), "hashes": b64s(proof)}, nil
+}
+
+func (l *Ledger) getConsistencyProof(c *xrpc.Call) (any, error) {
+	newest := l.seq.log.size()
+	from, err := c.Int("from", 0, 1, 1<<40)
+	if err != nil {
+		return nil, err
+	}
+	to, err := c.Int("to", newest, 1, 1<<40)
+	if err != nil {
+		return nil, err
+	}
+	if from == 0 || from > to || to > newest {
+		return nil, notFound("the log has no such size")
+	}
+	proof, err := tlog.ProveTree(to, from, l.seq.log)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"from": from, "to": to, "hashes": b64s(proof)}, nil
+}
+
+func notFound(format string, a ...any) *xrpc.Error {
+	return xrpc.Errorf(http.StatusNotFound, xrpc.NameNotFound, format, a...)
+}
+
+func b64(h tlog.Hash) string { return base64.StdEncoding.EncodeToString(h[:]) }
+
+func b64s(hashes []tlog.Hash) []string {
+	out := make([]string, len(hashes))
+	for i, h := range hashes {
+		out[i] = b64(h)
+	}
+	return out
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,209 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+
+	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/ledger/entry"
+	"city-sync.org/citysync/ledger/rules"
+	"city-sync.org/citysync/lexicons"
+	"city-sync.org/citysync/lexicons/citysync"
+)
+
+// claimRow is a slot held beside the log, or what became of it.
+type claimRow struct {
+	URI, CID, DID string
+	Account       []byte
+	Author        string
+	Task          string // uri of the first version
+	TaskURI       string // of the version whose terms are frozen
+	TaskCID       string
+	Shift         string
+	Token         []byte
+	Status        string
+	Proof         *string
+	Public        bool
+	ClaimedAt     time.Time
+	ClosesAt      time.Time
+	EndsAt        time.Time
+}
+
+const claimColumns = `uri, cid, did, account, author, task, task_uri, task_cid, shift, token, status, proof, public, claimed_at, closes_at, ends_at`
+
+// claim takes a slot for a resident, in the order in which claims are seen.
+func (t *turn) claim(ctx context.Context, f *fact) error {
+	var r citysync.WorkClaim
+	if err := decodeRecord(f.CBOR, &r); err != nil {
+		return err
+	}
+	have, err := getClaim(ctx, t.b.tx, f.URI)
+	if err != nil {
+		return err
+	}
+	if have != nil && have.Status != "withdrawn" && have.Status != "lapsed" {
+		return xrpc.Errorf(409, rules.AlreadyClaimed, "the claim stands already; a claim is withdrawn by deleting it, not edited")
+	}
+	task, err := t.counted(ctx, r.Task.Uri, r.Task.Cid)
+	if err != nil {
+		return err
+	}
+	if task == nil || task.Coll != lexicons.WorkTask {
+		return xrpc.Errorf(400, rules.TaskNotAccepted, "the task was refused")
+	}
+	closes, ends, err := shiftTimes(task, r.ShiftId)
+	if err != nil {
+		return err
+	}
+	var terms citysync.WorkTask
+	if err := decodeRecord(task.CBOR, &terms); err != nil {
+		return err
+	}
+	e, err := t.entryTerms(ctx, terms.Entry.Uri, terms.Entry.Cid, terms.Epoch)
+	if err != nil {
+		return err
+	}
+	key, err := epochKey(ctx, t.b.tx, terms.Epoch)
+	if err != nil {
+		return err
+	}
+	held, err := rules.DecideClaim(t.b.state, rules.ClaimRequest{
+		Now: t.b.now, Resident: syntax.DID(f.DID), Task: entry.Ref{URI: task.URI, CID: task.CID}, Shift: r.ShiftId,
+		EntryActive: e.Active, EpochKey: key,
+	})
+	if err != nil {
+		return err
+	}
+	if err := rules.HoldClaim(t.b.state, held); err != nil {
+		return err
+	}
+	if err := putClaim(ctx, t.b.tx, &claimRow{
+		URI: f.URI, CID: f.CID, DID: f.DID, Account: held.Account[:], Author: task.DID, Task: held.First, TaskURI: task.URI, TaskCID: task.CID, Shift: r.ShiftId,
+		Token: held.Token, Status: "held", Public: e.Sensitivity == entry.SensitivityPublic, ClaimedAt: t.b.now, ClosesAt: closes, EndsAt: ends,
+	}); err != nil {
+		return err
+	}
+	t.arrived = append(t.arrived, wantClaim(held.Token))
+	return t.accept(ctx, f, statusClaimed, nil)
+}
+
+// withdraw ends a claim whose record was deleted. After a proof there is no way back.
+func (t *turn) withdraw(ctx context.Context, f *fact) error {
+	c, err := getClaim(ctx, t.b.tx, f.URI)
+	if err != nil || c == nil || c.CID != f.CID {
+		return err
+	}
+	return t.ignoreRefusal(t.end(ctx, c, entry.UnclaimWithdrawn))
+}
+
+// end gives a claim's slot back, whether it stands in the log or only beside it.
+func (t *turn) end(ctx context.Context, c *claimRow, reason string) error {
+	switch c.Status {
+	case "entered":
+		_, err := t.decide(ctx, rules.Unclaim{Now: t.b.now, Token: c.Token, Reason: reason, Proven: c.Proof != nil})
+		return err
+	case "held":
+		if c.Proof != nil {
+			return &rules.Refusal{Name: rules.ProofSubmitted}
+		}
+		entries, err := rules.DecideDrop(t.b.state, c.Token, t.b.now)
+		if err != nil {
+			return err
+		}
+		if err := t.b.append(pointers(entries)); err != nil {
+			return err
+		}
+		rules.DropClaim(t.b.state, c.Token)
+		to := "withdrawn"
+		if reason == entry.UnclaimLapsed {
+			to = "lapsed"
+		}
+		if _, err := t.b.tx.Exec(ctx, `update claim set status = $2 where uri = $1`, c.URI, to); err != nil {
+			return fmt.Errorf("end claim: %w", err)
+		}
+	}
+	return nil
+}
+
+// proof marks its claim as proved: from now on it can neither be withdrawn nor lapse.
+func (t *turn) proof(ctx context.Context, f *fact) error {
+	var r citysync.WorkProof
+	if err := decodeRecord(f.CBOR, &r); err != nil {
+		return err
+	}
+	u, err := syntax.ParseATURI(r.Claim.Uri)
+	if err != nil || u.Authority().String() != f.DID || u.Collection().String() != lexicons.WorkClaim {
+		return xrpc.Errorf(403, rules.NotAuthorized, "a proof is about a claim of its own author")
+	}
+	parent, err := t.counted(ctx, r.Claim.Uri, r.Claim.Cid)
+	if err != nil {
+		return err
+	}
+	c, err := getClaim(ctx, t.b.tx, r.Claim.Uri)
+	if err != nil {
+		return err
+	}
+	if parent == nil || c == nil || c.CID != r.Claim.Cid || c.Status == "withdrawn" || c.Status == "lapsed" {
+		return xrpc.Errorf(400, rules.ClaimMissing, "no such claim stands")
+	}
+	if _, err := t.b.tx.Exec(ctx, `update claim set proof = coalesce(proof, $2) where uri = $1`, c.URI, f.URI); err != nil {
+		return fmt.Errorf("proof of claim: %w", err)
+	}
+	return t.accept(ctx, f, statusAccepted, nil)
+}
+
+func getClaim(ctx context.Context, q querier, uri string) (*claimRow, error) {
+	return oneClaim(ctx, q, `select `+claimColumns+` from claim where uri = $1`, uri)
+}
+
+// claimByToken gives the claim that carries a token, ended or not; the last where it was claimed again.
+func claimByToken(ctx context.Context, q querier, token []byte) (*claimRow, error) {
+	return oneClaim(ctx, q, `select `+claimColumns+` from claim where token = $1 order by ord desc limit 1`, token)
+}
+
+func oneClaim(ctx context.Context, q querier, sql string, arg any) (*claimRow, error) {
+	rows, err := q.Query(ctx, sql, arg)
+	if err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	c, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[claimRow])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	return &c, nil
+}
+
+// putClaim keeps a held claim. One that was withdrawn or lapsed under the same uri is over and gives way.
+func putClaim(ctx context.Context, q querier, c *claimRow) error {
+	if _, err := q.Exec(ctx, `delete from claim where uri = $1`, c.URI); err != nil {
+		return fmt.Errorf("keep claim: %w", err)
+	}
+	const insert = `insert into claim (` + claimColumns + `) values (@uri, @cid, @did, @account, @author, @task, @task_uri, @task_cid, @shift, @token,
+		@status, @proof, @public, @claimed_at, @closes_at, @ends_at)`
+	if _, err := q.Exec(ctx, insert, pgx.NamedArgs{
+		"uri": c.URI, "cid": c.CID, "did": c.DID, "account": c.Account, "author": c.Author, "task": c.Task, "task_uri": c.TaskURI, "task_cid": c.TaskCID,
+		"shift": c.Shift, "token": c.Token, "status": c.Status, "proof": c.Proof, "public": c.Public,
+		"claimed_at": c.ClaimedAt, "closes_at": c.ClosesAt, "ends_at": c.EndsAt,
+	}); err != nil {
+		return fmt.Errorf("keep claim: %w", err)
+	}
+	return nil
+}
+
+func epochKey(ctx context.Context, q querier, epoch string) (key [32]byte, err error) {
+	var raw []byte
+	err = q.QueryRow(ctx, `select key from epoch_key where epoch = $1`, epoch).Scan(&raw)
+	if err != nil {
+		return key, fmt.Errorf("key of epoch: %w", err)
+	}
+	copy(key[:], raw)
+	return key, nil
+}

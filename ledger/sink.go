@@ -1,0 +1,235 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
+	"github.com/jackc/pgx/v5"
+
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/lexicons"
+)
+
+// The intake takes verified commits from the followers. What a commit brings, what follows from it, the repository's state and the
+// cursor are one command of the sequencer and so one transaction: after a crash either all of it stands or none.
+type intake struct {
+	cfg     Config
+	seq     *sequencer
+	store   *store
+	clock   clock.Clock
+	log     *slog.Logger
+	metrics *metrics
+}
+
+// A change is what a commit says about one path that concerns the ledger.
+type change struct {
+	fact
+	deleted bool
+	invalid error // the record is not what its collection asks for
+}
+
+// relevant are the collections that the ledger reads. Everything else only moves the repository's state on.
+var relevant = []string{
+	lexicons.ActorCity, lexicons.CatalogRuleSet, lexicons.CatalogEntry, lexicons.CatalogEntryStatus,
+	lexicons.GovDecision, lexicons.GovParameterSet, lexicons.RegistryAccreditation,
+	lexicons.WorkTask, lexicons.WorkTaskStatus, lexicons.WorkClaim, lexicons.WorkProof, lexicons.WorkVerification,
+	lexicons.OfferOffering, lexicons.OfferOfferingStatus,
+}
+
+// Cursor implements follow.Sink.
+func (in *intake) Cursor(ctx context.Context, host string) (int64, error) {
+	var seq int64
+	err := in.store.pool.QueryRow(ctx, `select seq from source_cursor where host = $1`, host).Scan(&seq)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, fmt.Errorf("cursor of %s: %w", host, err)
+	}
+	return seq, nil
+}
+
+// Repo implements follow.Sink.
+func (in *intake) Repo(ctx context.Context, did syntax.DID) (repo.State, error) {
+	return repoState(ctx, in.store.pool, did)
+}
+
+func repoState(ctx context.Context, q querier, did syntax.DID) (repo.State, error) {
+	var rev string
+	var raw []byte
+	err := q.QueryRow(ctx, `select rev, data from repo_state where did = $1`, did.String()).Scan(&rev, &raw)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return repo.State{}, nil
+	}
+	if err != nil {
+		return repo.State{}, fmt.Errorf("state of repository %s: %w", did, err)
+	}
+	data, err := cid.Cast(raw)
+	if err != nil {
+		return repo.State{}, fmt.Errorf("state of repository %s: %w", did, err)
+	}
+	return repo.State{Rev: rev, Data: data}, nil
+}
+
+func putRepoState(ctx context.Context, q querier, did syntax.DID, s repo.State) error {
+	const upsert = `insert into repo_state (did, rev, data) values ($1, $2, $3)
+		on conflict (did) do update set rev = excluded.rev, data = excluded.data`
+	if _, err := q.Exec(ctx, upsert, did.String(), s.Rev, s.Data.Bytes()); err != nil {
+		return fmt.Errorf("state of repository %s: %w", did, err)
+	}
+	return nil
+}
+
+func putCursor(ctx context.Context, q querier, host string, seq int64) error {
+	const upsert = `insert into source_cursor (host, seq) values ($1, $2)
+		on conflict (host) do update set seq = excluded.seq`
+	if _, err := q.Exec(ctx, upsert, host, seq); err != nil {
+		return fmt.Errorf("cursor of %s: %w", host, err)
+	}
+	return nil
+}
+
+// Commit implements follow.Sink.
+func (in *intake) Commit(ctx context.Context, host string, seq int64, v *repo.Verified) error {
+	var changes []change
+	for _, op := range v.Ops {
+		if !slices.Contains(relevant, op.Collection) {
+			continue
+		}
+		path := op.Collection + "/" + op.RKey
+		c := change{deleted: op.Action == repo.Delete, fact: fact{
+			URI: "at://" + v.DID.String() + "/" + path, DID: v.DID.String(), Coll: op.Collection, RKey: op.RKey, Rev: v.Rev, Key: v.Key,
+		}}
+		if !c.deleted {
+			proof, err := repo.ProofFromSlice(v, path)
+			if err != nil {
+				return fmt.Errorf("evidence of %s: %w", c.URI, err)
+			}
+			c.CID, c.CBOR, c.Evidence = op.CID.String(), op.Record, proof
+			c.invalid = checkRecord(op.Collection, op.RKey, op.Record)
+		}
+		changes = append(changes, c)
+	}
+	return in.take(ctx, host, seq, v.DID, repo.State{Rev: v.Rev, Data: v.Data}, func(context.Context, querier) ([]change, error) {
+		return changes, nil
+	})
+}
+
+// Snapshot implements follow.Sink: what stands is what the snapshot has, and what it has no more was deleted.
+func (in *intake) Snapshot(
+	ctx context.Context, host string, seq int64, did syntax.DID, full *repo.Full, proof func(path string) ([]byte, error),
+) error {
+	type key struct{ coll, rkey string }
+	seen := map[key]bool{}
+	var changes []change
+	for rec := range full.Records() {
+		path := rec.Path
+		coll, rkey, _ := strings.Cut(path, "/")
+		if !slices.Contains(relevant, coll) {
+			continue
+		}
+		seen[key{coll, rkey}] = true
+		c := change{fact: fact{
+			URI: "at://" + did.String() + "/" + path, CID: rec.CID.String(), DID: did.String(), Coll: coll, RKey: rkey,
+			Rev: full.Rev, Key: full.Key, CBOR: rec.Data,
+		}}
+		var err error
+		if c.Evidence, err = proof(path); err != nil {
+			return fmt.Errorf("evidence of %s: %w", c.URI, err)
+		}
+		c.invalid = checkRecord(coll, rkey, rec.Data)
+		changes = append(changes, c)
+	}
+	return in.take(ctx, host, seq, did, repo.State{Rev: full.Rev, Data: full.Data}, func(ctx context.Context, q querier) ([]change, error) {
+		rows, err := q.Query(ctx, `select coll, rkey, coalesce(cid, '') from current where did = $1 order by coll, rkey`, did.String())
+		if err != nil {
+			return nil, fmt.Errorf("paths of %s: %w", did, err)
+		}
+		stand := map[string]string{}
+		var gone []change
+		var coll, rkey, have string
+		_, err = pgx.ForEachRow(rows, []any{&coll, &rkey, &have}, func() error {
+			uri := "at://" + did.String() + "/" + coll + "/" + rkey
+			stand[uri] = have
+			if have != "" && !seen[key{coll, rkey}] {
+				gone = append(gone, change{deleted: true, fact: fact{
+					URI: uri, DID: did.String(), Coll: coll, RKey: rkey, Rev: full.Rev,
+				}})
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("paths of %s: %w", did, err)
+		}
+		fresh := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return stand[c.URI] == c.CID })
+		return append(gone, fresh...), nil
+	})
+}
+
+// take runs the changes of one commit and moves repository and cursor with them. A commit that was taken before changes nothing.
+func (in *intake) take(
+	ctx context.Context, host string, seq int64, did syntax.DID, to repo.State, list func(context.Context, querier) ([]change, error),
+) error {
+	_, err := in.seq.must(ctx, "intake", func(ctx context.Context, b *batch) (any, error) {
+		have, err := repoState(ctx, b.tx, did)
+		if err != nil {
+			return nil, err
+		}
+		if have.Rev < to.Rev {
+			changes, err := list(ctx, b.tx)
+			if err != nil {
+				return nil, err
+			}
+			if err := in.turn(b).changes(ctx, changes); err != nil {
+				return nil, err
+			}
+			if err := putRepoState(ctx, b.tx, did, to); err != nil {
+				return nil, err
+			}
+		}
+		return nil, putCursor(ctx, b.tx, host, seq)
+	})
+	return err
+}
+
+// Account implements follow.Sink. An account that is away changes nothing: what it signed stays signed.
+func (in *intake) Account(ctx context.Context, host string, seq int64, _ syntax.DID, _ bool, _ string) error {
+	return in.cursor(ctx, host, seq)
+}
+
+// Identity implements follow.Sink.
+func (in *intake) Identity(ctx context.Context, host string, seq int64, _ syntax.DID) error {
+	return in.cursor(ctx, host, seq)
+}
+
+func (in *intake) cursor(ctx context.Context, host string, seq int64) error {
+	_, err := in.seq.must(ctx, "cursor", func(ctx context.Context, b *batch) (any, error) {
+		return nil, putCursor(ctx, b.tx, host, seq)
+	})
+	return err
+}
+
+// Advance implements follow.Advancer.
+func (in *intake) Advance(ctx context.Context, host string, seq int64) error {
+	return in.cursor(ctx, host, seq)
+}
+
+// Drop implements follow.Sink: a commit that is not what it says mints nothing and is counted by its reason.
+func (in *intake) Drop(ctx context.Context, host string, seq int64, did syntax.DID, reason string) error {
+	_, err := in.seq.must(ctx, "drop", func(ctx context.Context, b *batch) (any, error) {
+		const count = `insert into dropped (reason, count) values ($1, 1) on conflict (reason) do update set count = dropped.count + 1`
+		if _, err := b.tx.Exec(ctx, count, reason); err != nil {
+			return nil, fmt.Errorf("count drop: %w", err)
+		}
+		return nil, putCursor(ctx, b.tx, host, seq)
+	})
+	if err == nil {
+		in.metrics.dropped.WithLabelValues(reason).Inc()
+		in.log.WarnContext(ctx, "commit dropped", "reason", reason, "did", did.String())
+	}
+	return err
+}

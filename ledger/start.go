@@ -1,0 +1,217 @@
+package ledger
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"city-sync.org/citysync/ledger/entry"
+	"city-sync.org/citysync/ledger/rules"
+)
+
+// bind ties the schema to one city, one ledger and one time zone: a log is never continued under another.
+func (s *store) bind(ctx context.Context, cfg Config) error {
+	for key, value := range map[string]string{"city": cfg.City.String(), "ledger": cfg.DID.String(), "tz": cfg.TZ} {
+		var have string
+		const put = `insert into meta (key, value) values ($1, $2) on conflict (key) do update set value = meta.value returning value`
+		if err := s.pool.QueryRow(ctx, put, key, value).Scan(&have); err != nil {
+			return fmt.Errorf("ledger: bind %s: %w", key, err)
+		}
+		if have != value {
+			return fmt.Errorf("ledger: this database is the log of %s %s, not %s", key, have, value)
+		}
+	}
+	return nil
+}
+
+// newSequencer takes the writer's place and reloads the state from the log.
+func newSequencer(ctx context.Context, st *store, deps Deps, signer note.Signer, loc *time.Location) (*sequencer, error) {
+	conn, term, err := st.becomeWriter(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	s := &sequencer{
+		store: st, conn: conn, term: term, clock: deps.Clock, slog: deps.Log, log: &treeLog{}, state: rules.NewState(loc),
+		bound: map[syntax.DID]*entry.Bind{}, queue: make(chan *command, maxQueue), ended: make(chan struct{}), grown: make(chan struct{}, 1),
+		sign: func(size int64, root tlog.Hash) (*Checkpoint, error) {
+			return signCheckpoint(signer, size, root, deps.Clock.Now())
+		},
+	}
+	if err := s.load(ctx); err != nil {
+		s.close()
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	return s, nil
+}
+
+// load replays the log through the rules and refuses one that is not what its head says.
+func (s *sequencer) load(ctx context.Context) error {
+	_, size, root, err := s.store.head(ctx, s.conn)
+	if err != nil {
+		return err
+	}
+	err = s.store.replay(ctx, func(seq int64, leaf, hash, sealed []byte) error {
+		nodes, _, err := s.log.growHashes([]tlog.Hash{tlog.RecordHash(leaf)})
+		if err != nil {
+			return err
+		}
+		if h := tlog.RecordHash(leaf); string(h[:]) != string(hash) {
+			return broken("entry %d is not what its hash says", seq)
+		}
+		e, err := entry.Decode(leaf)
+		if err != nil {
+			return broken("entry %d: %w", seq, err)
+		}
+		if sealed != nil {
+			o, err := entry.DecodeOpening(sealed)
+			if err != nil {
+				return broken("opening of entry %d: %w", seq, err)
+			}
+			if err := e.Unseal(o); err != nil {
+				return broken("opening of entry %d: %w", seq, err)
+			}
+		}
+		if err := rules.Apply(s.state, *e); err != nil {
+			return broken("entry %d: %w", seq, err)
+		}
+		s.note(e)
+		s.log.accept(1, nodes)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.checkTree(ctx, size, root); err != nil {
+		return err
+	}
+	if err := s.loadHeld(ctx); err != nil {
+		return err
+	}
+	s.totals.Store(new(s.state.Epochs()))
+	if size == 0 {
+		return s.begin(ctx)
+	}
+	return s.publish(ctx, root)
+}
+
+// checkTree compares the stored head and nodes with the tree of the leaves.
+func (s *sequencer) checkTree(ctx context.Context, size int64, root tlog.Hash) error {
+	if s.log.size() != size {
+		return broken("the log has %d entries, its head says %d", s.log.size(), size)
+	}
+	if size > 0 {
+		have, err := tlog.TreeHash(size, s.log)
+		if err != nil {
+			return err
+		}
+		if have != root {
+			return broken("the log's root is %s, its head says %s", have, root)
+		}
+	}
+	stored, err := s.store.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	if len(stored) != len(s.log.hashes) {
+		return broken("the tree has %d stored hashes, should have %d", len(stored), len(s.log.hashes))
+	}
+	for i := range stored {
+		if stored[i] != s.log.hashes[i] {
+			return broken("stored hash %d of the tree is wrong", i)
+		}
+	}
+	return nil
+}
+
+// loadHeld takes up the claims that were held beside the log, in the order in which they came.
+func (s *sequencer) loadHeld(ctx context.Context) error {
+	rows, err := s.store.pool.Query(ctx, `select `+claimColumns+` from claim where status = 'held' order by ord`)
+	if err != nil {
+		return fmt.Errorf("held claims: %w", err)
+	}
+	held, err := pgx.CollectRows(rows, pgx.RowToStructByName[claimRow])
+	if err != nil {
+		return fmt.Errorf("held claims: %w", err)
+	}
+	for i := range held {
+		c := &held[i]
+		h := &rules.HeldClaim{
+			Token: c.Token, First: c.Task, Task: entry.Ref{URI: c.TaskURI, CID: c.TaskCID}, Shift: c.Shift,
+			Account: entry.Account(c.Account), At: c.ClaimedAt,
+		}
+		if err := rules.HoldClaim(s.state, h); err != nil {
+			return broken("held claim: %w", err)
+		}
+	}
+	return nil
+}
+
+// begin writes the first entry of a new log: the version of its rules.
+func (s *sequencer) begin(ctx context.Context) error {
+	c := &command{name: "begin", done: make(chan outcome, 1), run: func(_ context.Context, b *batch) (any, error) {
+		return b.decide(rules.RulesVersion{Now: b.now, Version: rules.Version})
+	}}
+	if err := s.commit(ctx, []*command{c}); err != nil {
+		return err
+	}
+	return (<-c.done).err
+}
+
+// note keeps what the intake asks of the log beside the rules' state.
+func (s *sequencer) note(e *entry.Entry) {
+	if e.Kind == entry.KindBind && e.Bind.What == entry.BindRole {
+		s.bound[e.Org] = e.Bind
+	}
+}
+
+// close lets go of the writer's place.
+func (s *sequencer) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = s.conn.Close(ctx) // the server frees the lock in any case
+}
+
+func signCheckpoint(signer note.Signer, size int64, root tlog.Hash, at time.Time) (*Checkpoint, error) {
+	text := fmt.Sprintf("%s\n%d\n%s\n", signer.Name(), size, base64.StdEncoding.EncodeToString(root[:]))
+	signed, err := note.Sign(&note.Note{Text: text}, signer)
+	if err != nil {
+		return nil, err
+	}
+	return &Checkpoint{Size: size, Root: root, Note: signed, At: at.UTC().Truncate(time.Second)}, nil
+}
+
+// NewLogKey makes a log's key pair as signed notes write them. The name is the ledger's DID, which is also the log's origin.
+func NewLogKey(did syntax.DID, random interface{ Read([]byte) (int, error) }) (skey, vkey string, err error) {
+	return note.GenerateKey(random, did.String())
+}
+
+// VerifierKey gives the public half of a log's private key.
+func VerifierKey(skey string) (string, error) { return verifierKey(skey) }
+
+// verifierKey derives name+hash+base64(alg ‖ public key) from PRIVATE+KEY+name+hash+base64(alg ‖ seed).
+func verifierKey(skey string) (string, error) {
+	if _, err := note.NewSigner(skey); err != nil {
+		return "", err
+	}
+	parts := strings.Split(skey, "+")
+	if len(parts) < 5 {
+		return "", errors.New("malformed private key")
+	}
+	name := parts[2]
+	raw, err := base64.StdEncoding.DecodeString(strings.Join(parts[4:], "+"))
+	if err != nil {
+		return "", fmt.Errorf("malformed private key: %w", err)
+	}
+	pub := publicOf(raw)
+	h := sha256.Sum256(append([]byte(name+"\n"), pub...))
+	return fmt.Sprintf("%s+%08x+%s", name, uint32(h[0])<<24|uint32(h[1])<<16|uint32(h[2])<<8|uint32(h[3]), base64.StdEncoding.EncodeToString(pub)), nil
+}

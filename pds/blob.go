@@ -36,8 +36,9 @@ func newBlobFiles(dir string) (blobFiles, error) {
 }
 
 func (f blobFiles) path(did syntax.DID, c cid.Cid) string {
-	// A DID has no slash; a colon is no file name everywhere.
-	return filepath.Join(f.dir, strings.ReplaceAll(did.String(), ":", "_"), c.String())
+	// A DID has neither slash nor equals sign, so two DIDs never share a folder; a colon is
+	// no file name everywhere.
+	return filepath.Join(f.dir, strings.ReplaceAll(did.String(), ":", "="), c.String())
 }
 
 // upload is a blob that lies whole in a temporary file.

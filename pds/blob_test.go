@@ -88,7 +88,7 @@ func TestCollectorTakesOldUnreferencedBlobsOnly(t *testing.T) {
 	u.clock.Advance(2 * time.Hour)
 	require.NoError(t, u.server.Load().sweep(t.Context()))
 	assert.Equal(t, 2, u.count(`select count(*) from blob`))
-	files, err := filepath.Glob(filepath.Join(u.deps.BlobDir, "did_*", "*"))
+	files, err := filepath.Glob(filepath.Join(u.deps.BlobDir, "did=*", "*"))
 	require.NoError(t, err)
 	assert.Len(t, files, 2)
 	u.ok(u.blob(kept.str("blob", "ref", "$link")))

@@ -260,12 +260,16 @@ func (s *Server) activate(ctx context.Context, su *signup, now time.Time) error 
 		var batch pgx.Batch
 		queueHead(&batch, su.DID, commit)
 		queueBlocks(&batch, su.DID, nil, nil, commit)
-		return s.emit(ctx, tx, &batch, now,
+		events, err := s.emit(ctx, tx, &batch, now,
 			&firehose.Identity{DID: su.DID, Handle: su.Handle, Time: eventTime(now)},
 			&firehose.Account{DID: su.DID, Active: true, Time: eventTime(now)},
 			commitEvent(commit, now),
 			sync,
 		)
+		if err != nil {
+			return err
+		}
+		return tx.SendBatch(ctx, events).Close()
 	})
 	if err != nil {
 		return wrapUnlessShown(err, "activate %s", su.DID)

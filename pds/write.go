@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/firehose"
-	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
 )
@@ -113,7 +112,7 @@ func (s *Server) write(ctx context.Context, acc *account, changes []change, swap
 		return nil, err
 	}
 	var commit *repo.Commit
-	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+	err = inPipeTx(ctx, s.pool, func(tx *pipeTx) error {
 		now, err := lockRepo(ctx, tx, acc.DID, changes)
 		if err != nil {
 			return err
@@ -169,9 +168,9 @@ func applyError(did syntax.DID, err error) error {
 	return fmt.Errorf("apply writes to %s: %w", did, err)
 }
 
-// lockRepo takes the repository's lock and reads, in the same round trip, what the
+// lockRepo begins, takes the repository's lock and reads, in the same round trip, what the
 // changes touch: records that are there, and blobs, which it locks against collection.
-func lockRepo(ctx context.Context, tx pgx.Tx, did syntax.DID, changes []change) (*current, error) {
+func lockRepo(ctx context.Context, tx *pipeTx, did syntax.DID, changes []change) (*current, error) {
 	const lock = `
 		select r.commit_cid, r.data_cid, r.rev, a.status
 		from repo r join account a using (did)
@@ -206,7 +205,7 @@ func lockRepo(ctx context.Context, tx pgx.Tx, did syntax.DID, changes []change) 
 	if wanted := blobsWanted(changes); len(wanted) > 0 {
 		queueBlobCheck(&batch, did, wanted)
 	}
-	err := tx.SendBatch(ctx, &batch).Close()
+	err := tx.first(ctx, &batch)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, errRepoNotFound(did.String())
 	}
@@ -288,13 +287,20 @@ func queueBlobCheck(batch *pgx.Batch, did syntax.DID, wanted map[cid.Cid]atdata.
 }
 
 // store writes the commit and, last, its event.
-func (s *Server) store(ctx context.Context, tx pgx.Tx, did syntax.DID, before *current, changes []change, c *repo.Commit) error {
+func (s *Server) store(ctx context.Context, tx *pipeTx, did syntax.DID, before *current, changes []change, c *repo.Commit) error {
 	now := s.clock.Now()
 	var batch pgx.Batch
 	queueHead(&batch, did, c)
 	queueRecords(&batch, did, before, changes, c, now)
 	queueBlocks(&batch, did, before, changes, c)
-	return s.emit(ctx, tx, &batch, now, commitEvent(c, now))
+	events, err := s.emit(ctx, tx, &batch, now, commitEvent(c, now))
+	if err != nil {
+		return err
+	}
+	if err := tx.commit(ctx, events); err != nil {
+		return fmt.Errorf("commit %s of %s: %w", c.Head.Rev, did, err)
+	}
+	return nil
 }
 
 func commitEvent(c *repo.Commit, now time.Time) *firehose.Commit {

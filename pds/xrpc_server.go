@@ -72,8 +72,13 @@ func (s *Server) viewSession(ctx context.Context, acc *account, t sessionTokens)
 	return v
 }
 
-// didDoc is left out of an answer when the directory does not give it.
+// docPatience is how long a sign-in waits for a DID document that is only a courtesy.
+const docPatience = 2 * time.Second
+
+// didDoc is left out of an answer when the directory does not give it in time.
 func (s *Server) didDoc(ctx context.Context, did syntax.DID) *indigo.DIDDocument {
+	ctx, cancel := context.WithTimeout(ctx, docPatience)
+	defer cancel()
 	ident, err := s.directory.LookupDID(ctx, did)
 	if err != nil {
 		s.log.Debug("no DID document", "did", did, "error", err)

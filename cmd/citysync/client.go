@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -16,32 +14,17 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"city-sync.org/citysync/internal/city"
-	"city-sync.org/citysync/internal/xrpc"
 )
 
-// A call to one of the city's services may take a while on a busy machine, but not for ever.
-const callTimeout = 60 * time.Second
-
-// httpClient calls the city's own services; loopback is allowed because a city on
-// one machine is what these commands are for.
-func httpClient() *http.Client {
-	return xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: true, Timeout: callTimeout, MaxBytes: 16 << 20})
-}
-
 // pdsClient speaks to a PDS without an account.
-type pdsClient struct {
-	base string
-	http *http.Client
-}
-
-func (p *pdsClient) anonymous() *xrpc.Client { return &xrpc.Client{Base: p.base, HTTP: p.http} }
+type pdsClient struct{ endpoint }
 
 // resolve finds the DID of a handle, "" where nobody has it.
 func (p *pdsClient) resolve(ctx context.Context, handle string) (syntax.DID, error) {
 	var out struct {
 		DID syntax.DID `json:"did"`
 	}
-	err := p.anonymous().Query(ctx, "com.atproto.identity.resolveHandle", url.Values{"handle": {handle}}, &out)
+	err := p.query(ctx, nil, "com.atproto.identity.resolveHandle", url.Values{"handle": {handle}}, &out)
 	if named(err, "HandleNotFound", "InvalidRequest", "InvalidHandle") {
 		return "", nil
 	}
@@ -59,20 +42,20 @@ type newAccount struct {
 // signUp makes an account, with an invite that the admin's password buys. The PDS
 // takes a half-made account up again, so the same call may be repeated.
 func (p *pdsClient) signUp(ctx context.Context, adminPassword string, a newAccount) (syntax.DID, error) {
-	admin := &xrpc.Client{Base: p.base, HTTP: p.http, Auth: func(context.Context, string) (string, error) {
+	admin := func(context.Context, string) (string, error) {
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte("admin:"+adminPassword)), nil
-	}}
+	}
 	var invite struct {
 		Code string `json:"code"`
 	}
-	if err := admin.Procedure(ctx, "com.atproto.server.createInviteCode", map[string]any{"useCount": 1}, &invite); err != nil {
+	if err := p.procedure(ctx, admin, "com.atproto.server.createInviteCode", map[string]any{"useCount": 1}, &invite); err != nil {
 		return "", err
 	}
 	a.InviteCode = invite.Code
 	var out struct {
 		DID syntax.DID `json:"did"`
 	}
-	if err := p.anonymous().Procedure(ctx, "com.atproto.server.createAccount", a, &out); err != nil {
+	if err := p.procedure(ctx, nil, "com.atproto.server.createAccount", a, &out); err != nil {
 		return "", fmt.Errorf("account %s: %w", a.Handle, err)
 	}
 	return out.DID, nil
@@ -90,7 +73,7 @@ func (r record) ref() *city.Ref { return &city.Ref{Uri: r.URI.String(), Cid: r.C
 // get reads a record of any repository; nil where there is none.
 func (p *pdsClient) get(ctx context.Context, repo syntax.DID, collection, rkey string) (*record, error) {
 	var out record
-	err := p.anonymous().Query(ctx, "com.atproto.repo.getRecord",
+	err := p.query(ctx, nil, "com.atproto.repo.getRecord",
 		url.Values{"repo": {repo.String()}, "collection": {collection}, "rkey": {rkey}}, &out)
 	if named(err, "RecordNotFound") {
 		return nil, nil
@@ -116,7 +99,7 @@ func (p *pdsClient) list(ctx context.Context, repo syntax.DID, collection string
 			Records []record `json:"records"`
 			Cursor  string   `json:"cursor"`
 		}
-		if err := p.anonymous().Query(ctx, "com.atproto.repo.listRecords", params, &page); err != nil {
+		if err := p.query(ctx, nil, "com.atproto.repo.listRecords", params, &page); err != nil {
 			return nil, fmt.Errorf("list %s of %s: %w", collection, repo, err)
 		}
 		all = append(all, page.Records...)
@@ -133,7 +116,7 @@ func (p *pdsClient) rev(ctx context.Context, repo syntax.DID) (string, error) {
 	var out struct {
 		Rev string `json:"rev"`
 	}
-	if err := p.anonymous().Query(ctx, "com.atproto.sync.getLatestCommit", url.Values{"did": {repo.String()}}, &out); err != nil {
+	if err := p.query(ctx, nil, "com.atproto.sync.getLatestCommit", url.Values{"did": {repo.String()}}, &out); err != nil {
 		return "", fmt.Errorf("latest commit of %s: %w", repo, err)
 	}
 	return out.Rev, nil
@@ -166,7 +149,7 @@ func (s *session) token(ctx context.Context, stale string) (string, error) {
 		DID    syntax.DID `json:"did"`
 	}
 	in := map[string]string{"identifier": s.handle, "password": s.password}
-	if err := s.pds.anonymous().Procedure(ctx, "com.atproto.server.createSession", in, &out); err != nil {
+	if err := s.pds.procedure(ctx, nil, "com.atproto.server.createSession", in, &out); err != nil {
 		return "", fmt.Errorf("sign in as %s: %w", s.handle, err)
 	}
 	if s.DID == "" {
@@ -178,7 +161,7 @@ func (s *session) token(ctx context.Context, stale string) (string, error) {
 
 // as runs a call with the account's token, once more after a fresh sign-in when
 // the token has run out.
-func (s *session) as(ctx context.Context, call func(*xrpc.Client) error) error {
+func (s *session) as(ctx context.Context, call func(authorize) error) error {
 	token := ""
 	for range 2 {
 		var err error
@@ -186,7 +169,7 @@ func (s *session) as(ctx context.Context, call func(*xrpc.Client) error) error {
 			return err
 		}
 		bearer := "Bearer " + token
-		err = call(&xrpc.Client{Base: s.pds.base, HTTP: s.pds.http, Auth: func(context.Context, string) (string, error) { return bearer, nil }})
+		err = call(func(context.Context, string) (string, error) { return bearer, nil })
 		if !named(err, "ExpiredToken", "InvalidToken") {
 			return err
 		}
@@ -213,7 +196,7 @@ func (s *session) write(ctx context.Context, method string, in map[string]any) (
 		URI string `json:"uri"`
 		CID string `json:"cid"`
 	}
-	err := s.as(ctx, func(c *xrpc.Client) error { return c.Procedure(ctx, method, in, &out) })
+	err := s.as(ctx, func(auth authorize) error { return s.pds.procedure(ctx, auth, method, in, &out) })
 	if err != nil {
 		return nil, fmt.Errorf("%s writes %s: %w", s.handle, in["collection"], err)
 	}
@@ -222,8 +205,8 @@ func (s *session) write(ctx context.Context, method string, in map[string]any) (
 
 // delete removes a record.
 func (s *session) delete(ctx context.Context, collection, rkey string) error {
-	return s.as(ctx, func(c *xrpc.Client) error {
-		return c.Procedure(ctx, "com.atproto.repo.deleteRecord", map[string]any{"repo": s.DID, "collection": collection, "rkey": rkey}, nil)
+	return s.as(ctx, func(auth authorize) error {
+		return s.pds.procedure(ctx, auth, "com.atproto.repo.deleteRecord", map[string]any{"repo": s.DID, "collection": collection, "rkey": rkey}, nil)
 	})
 }
 
@@ -256,8 +239,8 @@ func (s *session) createAll(ctx context.Context, records []newRecord) ([]*city.R
 				CID string `json:"cid"`
 			} `json:"results"`
 		}
-		err := s.as(ctx, func(c *xrpc.Client) error {
-			return c.Procedure(ctx, "com.atproto.repo.applyWrites", map[string]any{"repo": s.DID, "writes": batch}, &out)
+		err := s.as(ctx, func(auth authorize) error {
+			return s.pds.procedure(ctx, auth, "com.atproto.repo.applyWrites", map[string]any{"repo": s.DID, "writes": batch}, &out)
 		})
 		if err != nil {
 			return refs, fmt.Errorf("%s writes %d records: %w", s.handle, n, err)
@@ -281,7 +264,9 @@ func (s *session) serviceToken(ctx context.Context, audience syntax.DID, method 
 	params := url.Values{
 		"aud": {audience.String()}, "lxm": {method}, "exp": {strconv.FormatInt(time.Now().Add(time.Minute).Unix(), 10)},
 	}
-	err := s.as(ctx, func(c *xrpc.Client) error { return c.Query(ctx, "com.atproto.server.getServiceAuth", params, &out) })
+	err := s.as(ctx, func(auth authorize) error {
+		return s.pds.query(ctx, auth, "com.atproto.server.getServiceAuth", params, &out)
+	})
 	if err != nil {
 		return "", fmt.Errorf("service token of %s for %s: %w", s.handle, method, err)
 	}
@@ -290,35 +275,19 @@ func (s *session) serviceToken(ctx context.Context, audience syntax.DID, method 
 
 // ledgerClient speaks to the city's ledger, as an account or as nobody.
 type ledgerClient struct {
-	base string
-	did  syntax.DID
-	http *http.Client
+	endpoint
+	did syntax.DID
 }
 
-func (l *ledgerClient) anonymous() *xrpc.Client { return &xrpc.Client{Base: l.base, HTTP: l.http} }
-
-func (l *ledgerClient) as(s *session) *xrpc.Client {
-	return &xrpc.Client{Base: l.base, HTTP: l.http, Auth: func(ctx context.Context, nsid string) (string, error) {
+// as authorizes calls by a token of the account's PDS, made anew for each call.
+func (l *ledgerClient) as(s *session) authorize {
+	return func(ctx context.Context, nsid string) (string, error) {
 		token, err := s.serviceToken(ctx, l.did, nsid)
 		if err != nil {
 			return "", err
 		}
 		return "Bearer " + token, nil
-	}}
-}
-
-// named tells whether an error is an answer with one of these names.
-func named(err error, names ...string) bool {
-	var answer *xrpc.Error
-	if !errors.As(err, &answer) {
-		return false
 	}
-	for _, n := range names {
-		if answer.Name == n {
-			return true
-		}
-	}
-	return false
 }
 
 // rkeyOf is the last part of a record's address.

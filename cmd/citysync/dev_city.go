@@ -9,11 +9,17 @@ import (
 	"time"
 
 	"city-sync.org/citysync/internal/city"
-	"city-sync.org/citysync/internal/xrpc"
 )
 
 // openLimit bounds how long the AppView may take to show the open epoch.
 const openLimit = 2 * time.Minute
+
+// startPatience lets a service that is just starting answer late.
+const startPatience = 30 * time.Second
+
+func (s *stack) endpoint(port int) endpoint {
+	return endpoint{base: s.ports.url(port), http: s.http, patience: startPatience}
+}
 
 // runAccounts makes the accounts of the city, the ledger and the organizations, and
 // writes the ledger's service into its DID document with its recovery key. Each DID
@@ -27,7 +33,7 @@ func (s *stack) runAccounts(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	client := &pdsClient{base: s.ports.url(portPDS), http: s.http}
+	client := &pdsClient{s.endpoint(portPDS)}
 	for i := range s.state.Accounts {
 		a := &s.state.Accounts[i]
 		if a.DID != "" {
@@ -85,10 +91,10 @@ func (s *stack) found(ctx context.Context, plan *city.City) error {
 	if err != nil {
 		return err
 	}
-	client := &pdsClient{base: s.ports.url(portPDS), http: s.http}
+	client := &pdsClient{s.endpoint(portPDS)}
 	f := &founding{
 		plan: plan, at: s.state.FoundedAt, pds: client, log: s.log,
-		ledger: &ledgerClient{base: s.ports.url(portLedger), did: s.state.did(idLedger), http: s.http},
+		ledger: &ledgerClient{endpoint: s.endpoint(portLedger), did: s.state.did(idLedger)},
 		services: city.Services{
 			Ledger: s.state.did(idLedger), AppView: s.state.AppView, LogURL: s.ports.url(portLedger), LogVKey: vkey,
 		},
@@ -115,9 +121,9 @@ func (s *stack) found(ctx context.Context, plan *city.City) error {
 func (s *stack) awaitOpen(ctx context.Context, epoch string) error {
 	ctx, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
-	web := &xrpc.Client{Base: s.ports.url(portWeb), HTTP: s.http}
+	web := s.endpoint(portWeb)
 	for {
-		shown, err := shownEpoch(ctx, web, s.state.did(idCity))
+		shown, err := shownEpoch(ctx, &web, s.state.did(idCity))
 		if err == nil && shown == epoch {
 			err = s.answers(ctx)
 			if err == nil {

@@ -12,7 +12,6 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"city-sync.org/citysync/internal/city"
-	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/lexicons"
 	"city-sync.org/citysync/lexicons/citysync"
 )
@@ -32,7 +31,6 @@ const (
 const (
 	seenLimit = 2 * time.Minute
 	pollEvery = 100 * time.Millisecond
-	callPause = 5 * time.Second // between tries while a service is away
 )
 
 // founding sets a city up as records, by public methods only: each account writes
@@ -211,7 +209,7 @@ func openEpoch(ctx context.Context, ledger *ledgerClient, citySession *session, 
 	defer cancel()
 	in := map[string]any{"epoch": epoch, "book": city.Book, "seen": upTo}
 	for {
-		err := ledger.as(citySession).Procedure(ctx, "org.city-sync.ledger.openEpoch", in, nil)
+		err := ledger.procedure(ctx, ledger.as(citySession), "org.city-sync.ledger.openEpoch", in, nil)
 		if err == nil || named(err, "EpochAlreadyOpen") {
 			return nil
 		}
@@ -221,18 +219,6 @@ func openEpoch(ctx context.Context, ledger *ledgerClient, citySession *session, 
 		if waitErr := pause(ctx, 2*pollEvery); waitErr != nil {
 			return errors.Join(err, waitErr)
 		}
-	}
-}
-
-// pause waits, or ends early with the context.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -272,7 +258,7 @@ type capacity struct {
 
 func (l *ledgerClient) capacity(ctx context.Context) (*capacity, error) {
 	var out capacity
-	if err := l.anonymous().Query(ctx, "org.city-sync.ledger.getCapacity", nil, &out); err != nil {
+	if err := l.query(ctx, nil, "org.city-sync.ledger.getCapacity", nil, &out); err != nil {
 		return nil, err
 	}
 	return &out, nil
@@ -297,7 +283,7 @@ func (l *ledgerClient) explain(ctx context.Context, ref *city.Ref) (*explanation
 		params.Set("cid", ref.Cid)
 	}
 	var out explanation
-	err := l.anonymous().Query(ctx, "org.city-sync.ledger.explain", params, &out)
+	err := l.query(ctx, nil, "org.city-sync.ledger.explain", params, &out)
 	if named(err, "NotSeen") {
 		return nil, nil
 	}
@@ -308,14 +294,14 @@ func (l *ledgerClient) explain(ctx context.Context, ref *city.Ref) (*explanation
 }
 
 // shownEpoch is the epoch that the AppView shows as open, "" while it shows none.
-func shownEpoch(ctx context.Context, web *xrpc.Client, did syntax.DID) (string, error) {
+func shownEpoch(ctx context.Context, web *endpoint, did syntax.DID) (string, error) {
 	var out struct {
 		Epoch *struct {
 			Key string `json:"key"`
 		} `json:"epoch"`
 	}
 	var raw json.RawMessage
-	if err := web.Query(ctx, "org.city-sync.actor.getCity", url.Values{"city": {did.String()}}, &raw); err != nil {
+	if err := web.query(ctx, nil, "org.city-sync.actor.getCity", url.Values{"city": {did.String()}}, &raw); err != nil {
 		return "", err
 	}
 	if err := json.Unmarshal(raw, &out); err != nil {

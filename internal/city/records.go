@@ -157,7 +157,7 @@ func (c *City) Accreditation(o Organization, org syntax.DID, delegates []syntax.
 	a := &citysync.RegistryAccreditation{
 		LexiconTypeID: lexicons.RegistryAccreditation,
 		Org:           org.String(),
-		Roles:         RoleTokens(o.Roles),
+		Roles:         RoleTokens(c.accreditedRoles(o)),
 		Status:        "active",
 		FunctionType:  functionType(o.FunctionType),
 		ValidFrom:     Datetime(start),
@@ -195,6 +195,18 @@ func (c *City) Verifiers() map[string]string {
 		}
 	}
 	return out
+}
+
+// accreditedRoles are the folder's roles, and verifier for an organization that
+// verifies for an issuer without being one.
+func (c *City) accreditedRoles(o Organization) []string {
+	roles := slices.Clone(o.Roles)
+	for _, verifier := range c.Verifiers() {
+		if verifier == o.ID && !o.Is(RoleIssuer) && !o.Is(RoleVerifier) {
+			return append(roles, RoleVerifier)
+		}
+	}
+	return roles
 }
 
 // Declaration is an organization's own word that it takes part in the city.
@@ -237,7 +249,6 @@ func (c *City) Draft(e Entry, ruleSet *Ref, credentials map[string]syntax.ATURI)
 		SuccessCriteria:   []*citysync.CatalogEntry_Criterion{{Id: "done", Text: e.Success}},
 		Tier:              int64(e.Tier),
 		CreditsPerHour:    rate,
-		MinMinutes:        &minutes,
 		MaxMinutes:        &minutes,
 		FunctionType:      functionType(issuer.FunctionType),
 		ReservedFor:       e.ReservedFor,

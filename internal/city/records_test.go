@@ -84,4 +84,6 @@ func TestEveryIssuerHasAnotherOrganizationThatVerifies(t *testing.T) {
 	alone, err := city.Load(folder(small()))
 	require.NoError(t, err)
 	assert.Equal(t, map[string]string{"LIB": "BUS"}, alone.Verifiers())
+	bus := alone.Accreditation(alone.Organizations[1], someDID, nil, nil)
+	assert.Equal(t, []string{lexicons.RoleRedeemer, lexicons.RoleVerifier}, bus.Roles)
 }

@@ -145,10 +145,15 @@ func (c BindRole) decide(s *State) ([]entry.Entry, error) {
 	default:
 		return nil, refuse(InvalidRecord, figures{"status": b.Status})
 	}
-	if a := s.accredited(c.Org); a != nil && a.record == c.Record.Ref() && a.Status == b.Status {
-		return nil, nil
-	}
 	d := s.draft(c.Now)
+	if a := s.accredited(c.Org); a != nil {
+		if a.record == c.Record.Ref() && a.Status == b.Status {
+			return nil, nil
+		}
+		if at, err := entry.ParseTime(a.at); err == nil && at.After(c.Now) {
+			d.now = at // the clock was set back: versions stay in order
+		}
+	}
 	d.addTimed(entry.Entry{Kind: entry.KindBind, Org: c.Org, Causes: []entry.Cause{c.Record}, Bind: &b})
 	return d.out, nil
 }

@@ -190,7 +190,7 @@ on conflict do nothing`, args); err != nil {
 	tag, err := tx.Exec(ctx, `
 insert into record (did, coll, rkey, cid, rev, cbor, invalid, indexed) values (@did, @coll, @rkey, @cid, @rev, @cbor, @invalid, @now)
 on conflict (did, coll, rkey) do update set cid = excluded.cid, rev = excluded.rev, cbor = excluded.cbor, invalid = excluded.invalid,
-	edited = record.edited or (record.cid <> excluded.cid), indexed = excluded.indexed
+	edited = record.edited or coalesce(record.cid <> excluded.cid, false), indexed = excluded.indexed
 where record.rev <= excluded.rev`, args)
 	if err != nil {
 		return fmt.Errorf("save %s of %s: %w", ch.coll, ch.did, err)

@@ -69,7 +69,7 @@ func CheckNext(did syntax.DID, entries []AuditEntry, op Operation, at time.Time)
 	if len(entries) == 0 {
 		return nil, checkGenesis(did, op)
 	}
-	if op.Prev == "" || op.kind() == TypeLegacy {
+	if op.Prev == "" {
 		return nil, fmt.Errorf("%w: a second genesis", ErrMisordered)
 	}
 	active := make([]AuditEntry, 0, len(entries))

@@ -41,6 +41,7 @@ type Mux struct {
 	notFound http.Handler
 	slots    chan struct{}
 	metrics  *metrics
+	entry    http.Handler
 }
 
 type method struct {
@@ -80,6 +81,7 @@ func NewMux(cfg Config) *Mux {
 		WriteError(w, Errorf(http.StatusNotImplemented, NameNotImplemented, "method not implemented"))
 	})
 	m.routes.HandleFunc("/xrpc/{nsid}", m.serveMethod)
+	m.entry = Deadlines(http.HandlerFunc(m.serve))
 	return m
 }
 
@@ -128,7 +130,10 @@ func newRequestID() string {
 	return hex.EncodeToString(b[:])
 }
 
-func (m *Mux) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+// ServeHTTP serves one request. It is the whole entry: CORS, request id, deadlines and panics are dealt with here.
+func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.entry.ServeHTTP(w, r) }
+
+func (m *Mux) serve(rw http.ResponseWriter, r *http.Request) {
 	id := newRequestID()
 	w := &responseWriter{ResponseWriter: rw}
 	w.Header().Set("X-Request-Id", id)

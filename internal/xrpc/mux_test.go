@@ -316,7 +316,7 @@ func TestOnlyNamedErrorsAreShown(t *testing.T) {
 	assert.Equal(t, "2", ask("retry").header.Get("Retry-After"))
 	assert.Equal(t, "Bearer", ask("").header.Get("WWW-Authenticate"))
 
-	_, err := http.Get(srv.URL + "/xrpc/" + query + "?how=half") //nolint:noctx // the point is the broken answer
+	_, err := http.Get(srv.URL + "/xrpc/" + query + "?how=half")
 	if err == nil {
 		t.Error("an answer that broke off must not look whole")
 	}
@@ -336,7 +336,7 @@ func TestMethodsAreBoundedInNumber(t *testing.T) {
 	srv := serve(t, m)
 	done := make(chan int, 1)
 	go func() {
-		resp, err := http.Get(srv.URL + "/xrpc/" + query + "?wait") //nolint:noctx // ends with the server
+		resp, err := http.Get(srv.URL + "/xrpc/" + query + "?wait")
 		if err != nil {
 			done <- 0
 			return

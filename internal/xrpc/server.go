@@ -17,30 +17,34 @@ const (
 	maxHeaderBytes = 64 << 10
 )
 
-// NewServer is an http.Server that no slow client can hold: headers within seconds, a body at a least rate, an
-// answer without a stalled write. An answer as a whole may take as long as it needs, so that archives stream and
-// WebSockets live (a hijacked connection loses every deadline).
+// NewServer is an http.Server that no slow client can hold: headers within seconds, and Deadlines for the rest.
 func NewServer(h http.Handler) *http.Server {
+	if _, has := h.(*Mux); !has {
+		h = Deadlines(h)
+	}
 	return &http.Server{
-		Handler:           deadlines(h),
+		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 	}
 }
 
-func deadlines(next http.Handler) http.Handler {
+// Deadlines lets a body come at a least rate only, and no write of an answer stall. An answer as a whole may take
+// as long as it needs, so that archives stream and WebSockets live (a hijacked connection loses every deadline).
+// A Mux has it built in.
+func Deadlines(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		if r.Body == nil || r.Body == http.NoBody {
 			next.ServeHTTP(&deadlineWriter{responseWriter{ResponseWriter: w}, rc}, r)
 			return
 		}
-		body := &deadlineBody{ReadCloser: r.Body, rc: rc, begin: time.Now()}
+		body := &deadlineBody{ReadCloser: r.Body, rc: rc, begin: now()}
 		r.Body = body
 		next.ServeHTTP(&deadlineWriter{responseWriter{ResponseWriter: w}, rc}, r)
 		if !body.ended {
-			_ = rc.SetReadDeadline(time.Now().Add(discardTimeout)) // net/http discards what the handler left
+			_ = rc.SetReadDeadline(now().Add(discardTimeout)) // net/http discards what the handler left
 		}
 	})
 }
@@ -51,12 +55,12 @@ type deadlineWriter struct {
 }
 
 func (w *deadlineWriter) Write(b []byte) (int, error) {
-	_ = w.rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer can
+	_ = w.rc.SetWriteDeadline(now().Add(writeStall)) // not every writer can
 	return w.responseWriter.Write(b)
 }
 
 func (w *deadlineWriter) Flush() {
-	_ = w.rc.SetWriteDeadline(time.Now().Add(writeStall))
+	_ = w.rc.SetWriteDeadline(now().Add(writeStall))
 	w.responseWriter.Flush()
 }
 
@@ -80,3 +84,7 @@ func (b *deadlineBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// now is for durations and the deadlines of connections. It is not the service's clock: one that is moved must
+// cut no connection.
+func now() time.Time { return time.Now() } //nolint:forbidigo // the monotonic reading is wanted here

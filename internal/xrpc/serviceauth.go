@@ -190,7 +190,7 @@ func (s *ServiceAuth) key(ctx context.Context, did syntax.DID) (atcrypto.PublicK
 	}
 	key, err := id.PublicKey()
 	if err != nil {
-		return nil, nil //nolint:nilerr // a document without a usable key is a signature that cannot fit
+		return nil, nil // a document without a usable key is a signature that cannot fit
 	}
 	return key, nil
 }

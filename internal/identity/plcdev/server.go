@@ -59,8 +59,7 @@ func New(path string, c clock.Clock) (*Server, error) {
 	}
 	s := &Server{clock: c, file: f, byDID: make(map[syntax.DID][]int)}
 	if err := s.load(); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("load plc log %s: %w", path, err)
+		return nil, errors.Join(fmt.Errorf("load plc log %s: %w", path, err), f.Close())
 	}
 	return s, nil
 }

@@ -3,6 +3,7 @@ package plcdev_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -306,6 +308,7 @@ func TestFileThatDoesNotProveItselfIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	lines := bytes.SplitAfter(raw, []byte("\n"))
 	for name, bad := range map[string][]byte{
+		"other CID":     bytes.Replace(raw, []byte(`"cid":"bafyrei`), []byte(`"cid":"bafyref`), 1),
 		"changed byte":  bytes.Replace(raw, []byte("alice.test"), []byte("alicf.test"), 1),
 		"line left out": lines[1],
 		"line twice":    append(bytes.Clone(raw), lines[0]...),
@@ -354,6 +357,34 @@ func TestTimesRiseThoughTheClockDoesNot(t *testing.T) {
 	for i := 1; i < len(audit); i++ {
 		assert.True(t, audit[i].CreatedAt.After(audit[i-1].CreatedAt))
 	}
+	other, g := genesis(t, "bob.test")
+	require.NoError(t, w.plc.Submit(t.Context(), other, g))
+	otherAudit, err := w.plc.Audit(t.Context(), other)
+	require.NoError(t, err)
+	assert.False(t, otherAudit[0].CreatedAt.Before(audit[3].CreatedAt), "a reader of the export by time would miss it")
+}
+
+// Accounts of the old form exist, but no new one is made.
+func TestLegacyOperationIsNotTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	signing := keyOf(t, "signing")
+	m := map[string]any{"type": "create", "signingKey": didKey(t, signing), "recoveryKey": didKey(t, keyOf(t, "recovery")),
+		"handle": "old.test", "service": "https://pds.example.org", "prev": nil}
+	unsigned, err := atdata.MarshalCBOR(m)
+	require.NoError(t, err)
+	sig, err := signing.HashAndSign(unsigned)
+	require.NoError(t, err)
+	m["sig"] = base64.RawURLEncoding.EncodeToString(sig)
+	raw, err := json.Marshal(m)
+	require.NoError(t, err)
+	var op identity.Operation
+	require.NoError(t, json.Unmarshal(raw, &op))
+	did, err := identity.GenesisDID(op)
+	require.NoError(t, err)
+	_, err = identity.CheckNext(did, nil, op, t0)
+	require.NoError(t, err, "it is a true genesis")
+	require.ErrorContains(t, w.srv.Add(did, op), "legacy")
 }
 
 func TestTwoAtOnceOneFollows(t *testing.T) {

@@ -8,6 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
+
+	"city-sync.org/citysync/internal/clock"
 )
 
 // copyTemplate copies the cached cluster of this version and user to dir, making the cached
@@ -30,18 +33,26 @@ func copyTemplate(ctx context.Context, cfg Config, bin binaries, who account, di
 		return err
 	}
 	err = ensureTemplate(ctx, bin, who, cached)
-	if err = errors.Join(err, lock.Close()); err != nil {
-		return err
+	if err == nil {
+		err = copyTree(cached, dir) // under the lock: another process may be about to renew it
 	}
-	if err := copyTree(cached, dir); err != nil {
+	if err = errors.Join(err, lock.Close()); err != nil {
 		return err
 	}
 	return who.own(dir)
 }
 
+// templateAge is how long a cached cluster is used: systems clear old files out of their
+// temporary folder one by one, and half a cluster looks like one.
+const templateAge = 24 * time.Hour
+
 func ensureTemplate(ctx context.Context, bin binaries, who account, cached string) error {
-	if v, err := clusterVersion(cached); err == nil && v == bin.major {
-		return nil
+	v, err := clusterVersion(cached)
+	if err == nil && v == bin.major {
+		info, err := os.Stat(cached)
+		if err == nil && clock.System().Now().Sub(info.ModTime()) < templateAge {
+			return nil
+		}
 	}
 	if err := os.RemoveAll(cached); err != nil {
 		return err

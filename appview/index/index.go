@@ -74,13 +74,9 @@ order by did, coll, rkey limit 500`, pgx.NamedArgs{"did": after[0], "coll": afte
 			if err != nil {
 				return fmt.Errorf("read records: %w", err)
 			}
-			type stored struct {
-				DID, Coll, RKey, CID string
-				CBOR                 []byte
-			}
-			batch, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s stored, err error) {
-				err = row.Scan(&s.DID, &s.Coll, &s.RKey, &s.CID, &s.CBOR)
-				return s, err
+			batch, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Record, err error) {
+				err = row.Scan(&r.DID, &r.Coll, &r.RKey, &r.CID, &r.CBOR)
+				return r, err
 			})
 			if err != nil {
 				return fmt.Errorf("read records: %w", err)
@@ -88,11 +84,11 @@ order by did, coll, rkey limit 500`, pgx.NamedArgs{"did": after[0], "coll": afte
 			if len(batch) == 0 {
 				return nil
 			}
-			for _, s := range batch {
-				if err := project(ctx, tx, Record{DID: s.DID, Coll: s.Coll, RKey: s.RKey, CID: s.CID, CBOR: s.CBOR}); err != nil {
+			for _, r := range batch {
+				if err := project(ctx, tx, r); err != nil {
 					return err
 				}
-				after = [3]string{s.DID, s.Coll, s.RKey}
+				after = [3]string{r.DID, r.Coll, r.RKey}
 			}
 		}
 	})

@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,7 +57,7 @@ func totals(ctx context.Context, tx pgx.Tx) (Totals, error) {
 	var t Totals
 	var leaf, root []byte
 	err := tx.QueryRow(ctx, "select seq, leaf from log_entry where kind = 'epochOpen' order by seq desc limit 1").Scan(&t.OpenSeq, &leaf)
-	if err == pgx.ErrNoRows {
+	if errors.Is(err, pgx.ErrNoRows) {
 		return t, fmt.Errorf("open epoch: %w", ErrNotFound)
 	}
 	if err != nil {

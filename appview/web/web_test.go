@@ -1,0 +1,141 @@
+package web
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"city-sync.org/citysync/appview/index"
+	"city-sync.org/citysync/appview/query"
+	"city-sync.org/citysync/internal/pg/pgtest"
+)
+
+const cityDID = "did:plc:cccccccccccccccccccccccc"
+
+func pages(t *testing.T) (*Pages, *pgxpool.Pool) {
+	t.Helper()
+	pool := pgtest.Schema(t, index.Migrations())
+	p, err := New(Config{Demonstration: true, Log: slog.New(slog.DiscardHandler)}, query.New(pool, cityDID))
+	require.NoError(t, err)
+	return p, pool
+}
+
+func get(t *testing.T, p *Pages, path string, header ...string) (int, http.Header, string) {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, r)
+	body, err := io.ReadAll(w.Result().Body)
+	require.NoError(t, err)
+	return w.Code, w.Header(), string(body)
+}
+
+func seed(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	_, err := pool.Exec(t.Context(), `insert into city (did, rkey, cid, name, tz, langs, ledger, log_origin, log_vkey, log_url)
+values ($1, 'self', 'c', 'Berkeley', 'America/Los_Angeles', '{en,es}', 'did:plc:l', 'o', 'v', 'u')`, cityDID)
+	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), `insert into task (did, rkey, cid, title, summary, entry_uri, entry_cid, epoch, book, credits, slots, starts_at, ends_at)
+values ('did:plc:parks', '3k', 'c', '<script>alert(1)</script>', 'Pick litter', 'at://x/y/z', 'c', 'e', 'b', 16, 120, now(), now())`)
+	require.NoError(t, err)
+}
+
+func TestEveryPhraseOfTheTemplatesExistsInBothLanguages(t *testing.T) {
+	t.Parallel()
+	used := regexp.MustCompile(`\.T "([^"]+)"`)
+	files, err := templates.ReadDir("templates")
+	require.NoError(t, err)
+	for _, f := range files {
+		raw, err := templates.ReadFile("templates/" + f.Name())
+		require.NoError(t, err)
+		for _, m := range used.FindAllStringSubmatch(string(raw), -1) {
+			p, ok := phrases[m[1]]
+			assert.True(t, ok, "%s uses %q", f.Name(), m[1])
+			assert.NotEmpty(t, p.en, m[1])
+			assert.NotEmpty(t, p.es, m[1])
+		}
+	}
+}
+
+func TestPageSpeaksTheReadersLanguage(t *testing.T) {
+	t.Parallel()
+	p, pool := pages(t)
+	seed(t, pool)
+	for name, c := range map[string]struct{ path, header, value, want string }{
+		"asked":           {"/?lang=es", "", "", "es"},
+		"remembered":      {"/", "Cookie", "lang=es", "es"},
+		"browser":         {"/", "Accept-Language", "es-MX,es;q=0.9,en;q=0.8", "es"},
+		"unknown browser": {"/", "Accept-Language", "fr", "en"},
+		"unknown wish":    {"/?lang=xx", "", "", "en"},
+	} {
+		code, header, body := get(t, p, c.path, c.header, c.value)
+		assert.Equal(t, http.StatusOK, code, name)
+		assert.Equal(t, c.want, header.Get("Content-Language"), name)
+		assert.Contains(t, body, `<html lang="`+c.want+`">`, name)
+		assert.Contains(t, body, phrase(c.want, "demonstration"), name)
+	}
+}
+
+func TestStrangersWordsAreTextNeverMarkup(t *testing.T) {
+	t.Parallel()
+	p, pool := pages(t)
+	seed(t, pool)
+	_, header, body := get(t, p, "/")
+	assert.NotContains(t, body, "<script>")
+	assert.Contains(t, body, "&lt;script&gt;")
+	assert.Contains(t, header.Get("Content-Security-Policy"), "default-src 'none'")
+}
+
+func TestTaskThatTheLedgerDidNotReserveIsShownAsNotCounted(t *testing.T) {
+	t.Parallel()
+	p, pool := pages(t)
+	seed(t, pool)
+	code, _, body := get(t, p, "/task/did:plc:parks/3k")
+	assert.Equal(t, http.StatusOK, code)
+	assert.Contains(t, body, phrase("en", "notCounted"))
+}
+
+func TestNothingThereIsSaidPlainly(t *testing.T) {
+	t.Parallel()
+	p, pool := pages(t)
+	code, _, body := get(t, p, "/")
+	assert.Equal(t, http.StatusServiceUnavailable, code)
+	assert.Contains(t, body, phrase("en", "notYet"))
+	seed(t, pool)
+	for _, path := range []string{"/nothing", "/task/did:plc:x/y", "/entry/7", "/entry/x", "/record/did:plc:x/a.b.c/d", "/?tasks=%00"} {
+		code, _, body := get(t, p, path)
+		assert.Equal(t, http.StatusNotFound, code, path)
+		assert.Contains(t, body, phrase("en", "notFound"), path)
+	}
+}
+
+func TestEachPageHasOneHeadingAMainAndALanguage(t *testing.T) {
+	t.Parallel()
+	p, pool := pages(t)
+	seed(t, pool)
+	for _, path := range []string{"/", "/task/did:plc:parks/3k", "/nothing"} {
+		_, _, body := get(t, p, path)
+		for _, tag := range []string{"<h1", "<main", "<title", `<a class="skip"`, `<html lang="`} {
+			assert.Equal(t, 1, strings.Count(body, tag), "%s on %s", tag, path)
+		}
+	}
+}
+
+func TestNumbersAreGroupedAlikeInBothLanguages(t *testing.T) {
+	t.Parallel()
+	assert.Equal(t, "0", number(int64(0)))
+	assert.Equal(t, "999", number(int64(999)))
+	assert.Equal(t, "20\u202f696", number(int64(20696)))
+	assert.Equal(t, "−1\u202f000\u202f000", number(int64(-1000000)))
+}

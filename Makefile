@@ -24,10 +24,10 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: build postgres ## a whole city on this machine, with a demonstration in it; stays up until Ctrl-C
-	@exec scripts/city.sh run "$(CITY)" "$(DATA)" $(ARGS)
+	@exec internal/make/city.sh run "$(CITY)" "$(DATA)" $(ARGS)
 
 demo: build postgres ## the same on free ports in a temporary folder, verified from outside, then stopped
-	@exec scripts/city.sh demo "$(CITY)" "" $(ARGS)
+	@exec internal/make/city.sh demo "$(CITY)" "" $(ARGS)
 
 test: go postgres ## all tests that need no browser and no Node
 	go test ./...
@@ -50,11 +50,11 @@ bench: go postgres ## benchmarks of the packages that have some
 	@grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u | xargs go test -run '^$$' -bench . -benchmem
 
 e2e: go postgres ## the pages in a real browser (installs Chromium by apt where it is missing)
-	@scripts/need.sh chromium
+	@internal/make/need.sh chromium
 	go test -tags e2e -count=1 ./internal/e2e/...
 
 interop: go postgres ## against other implementations of the protocol (needs Node 22 or newer)
-	@scripts/need.sh node
+	@internal/make/need.sh node
 	go test -tags interop -count=1 ./...
 
 clean: ## remove what was built here; data folders stay
@@ -67,10 +67,10 @@ build: go
 	go build -o bin/citysync ./cmd/citysync
 
 go:
-	@scripts/need.sh go
+	@internal/make/need.sh go
 
 postgres:
-	@scripts/need.sh postgres
+	@internal/make/need.sh postgres
 
 fmt-check: go
 	@bad="$$($(GOFILES) | xargs gofmt -l)"; if [ -n "$$bad" ]; then echo "not formatted, run make fmt:"; echo "$$bad"; exit 1; fi

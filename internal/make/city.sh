@@ -6,7 +6,7 @@
 # demo  does the same on free ports in a temporary folder, verifies it from outside and stops:
 #       exit code 0, or 1 when anything went wrong.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 mode="$1" city="$2" data="$3"
 shift 3

@@ -4,6 +4,7 @@ package repotest
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"os"
@@ -64,6 +65,16 @@ type Author struct {
 func NewAuthor(t testing.TB, name string) *Author {
 	t.Helper()
 	key, err := atcrypto.GeneratePrivateKeyP256()
+	require.NoError(t, err)
+	return &Author{DID: DID(name), Key: key, Blocks: repo.MapBlocks{}, t: t}
+}
+
+// FixedAuthor is an account whose key follows from its name, for fuzz targets:
+// their processes must agree on it.
+func FixedAuthor(t testing.TB, name string) *Author {
+	t.Helper()
+	seed := sha256.Sum256([]byte(name))
+	key, err := atcrypto.ParsePrivateBytesP256(seed[:])
 	require.NoError(t, err)
 	return &Author{DID: DID(name), Key: key, Blocks: repo.MapBlocks{}, t: t}
 }

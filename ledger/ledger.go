@@ -18,9 +18,9 @@ import (
 
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/follow"
-	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
+	"github.com/bluesky-social/indigo/atproto/identity"
 )
 
 // Config is what an operator decides.
@@ -66,7 +66,7 @@ func (c *Config) Validate() error {
 // Deps are what the ledger works with; all are required.
 type Deps struct {
 	Pool      *pgxpool.Pool
-	Directory *identity.Directory
+	Directory identity.Directory
 	HTTP      *http.Client // outbound, guarded
 	Clock     clock.Clock
 	Log       *slog.Logger

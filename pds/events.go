@@ -7,12 +7,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"city-sync.org/citysync/internal/firehose"
 )
-
-type pgconnTag = pgconn.CommandTag
 
 // errBroken marks an invariant of ours that does not hold. The transaction rolls back.
 var errBroken = errors.New("broken invariant")

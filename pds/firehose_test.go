@@ -291,3 +291,32 @@ func TestRevRisesThoughTheClockStandsOrStepsBack(t *testing.T) {
 		last = rev
 	}
 }
+
+func TestStreamGoesOnWhenTheListenerIsCutOff(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.run()
+	u := b.account("user")
+	f := b.follow(4)
+	u.ok(u.create(note, "a", m{}))
+	assert.Equal(t, int64(5), f.next().Sequence())
+	const cut = `select count(pg_terminate_backend(pid)) from pg_stat_activity
+		where datname = current_database() and query = 'listen ' || $1`
+	assert.Equal(t, 1, b.count(cut, notifyChannel))
+	u.ok(u.create(note, "b", m{}))
+	assert.Equal(t, int64(6), f.next().Sequence())
+	u.ok(u.create(note, "c", m{}))
+	assert.Equal(t, int64(7), f.next().Sequence())
+}
+
+func TestServersOnOneDatabaseTellOneStream(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.run()
+	u := b.account("user")
+	f := b.follow(3)
+	assert.Equal(t, int64(4), f.next().Sequence(), "the first server holds the reader")
+	b.restart() // the second answers from now on, and runs nothing
+	u.ok(u.create(note, "a", m{}))
+	assert.Equal(t, int64(5), f.next().Sequence())
+}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // waker tells the stream that the table of events may have grown. A wake that nobody
@@ -56,7 +54,7 @@ func (s *Server) listenOnce(ctx context.Context, listening func()) error {
 	if err := conn.QueryRow(ctx, `select current_schema()`).Scan(&schema); err != nil {
 		return fmt.Errorf("listen for events: %w", err)
 	}
-	if _, err := conn.Exec(ctx, `listen `+pgx.Identifier{notifyChannel}.Sanitize()); err != nil {
+	if _, err := conn.Exec(ctx, "listen "+notifyChannel); err != nil {
 		return fmt.Errorf("listen for events: %w", err)
 	}
 	listening()

@@ -160,8 +160,7 @@ func (s *Server) sweep(ctx context.Context) error {
 			break
 		}
 	}
-	// File times are the machine's, whatever clock the service has.
-	errs = append(errs, s.files.sweepUploads(time.Now().Add(-uploadLife)))
+	errs = append(errs, s.files.sweepUploads(now.Add(-uploadLife)))
 	return errors.Join(errs...)
 }
 

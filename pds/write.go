@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/repo"
@@ -417,7 +418,7 @@ func queueHead(batch *pgx.Batch, did syntax.DID, c *repo.Commit) {
 		on conflict (did) do update
 		set commit_cid = excluded.commit_cid, data_cid = excluded.data_cid, rev = excluded.rev
 		where repo.rev < excluded.rev`
-	batch.Queue(move, did, c.Head.Commit.Bytes(), c.Head.Data.Bytes(), c.Head.Rev).Exec(func(tag pgconnTag) error {
+	batch.Queue(move, did, c.Head.Commit.Bytes(), c.Head.Data.Bytes(), c.Head.Rev).Exec(func(tag pgconn.CommandTag) error {
 		if tag.RowsAffected() != 1 {
 			return fmt.Errorf("%w: rev %s of %s is not above the last", errBroken, c.Head.Rev, did)
 		}

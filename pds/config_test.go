@@ -1,0 +1,47 @@
+package pds
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestConfigRefusesWhatCannotWork(t *testing.T) {
+	t.Parallel()
+	good := Config{PublicURL: "http://localhost:2581", ServiceDID: "did:web:localhost%3A2581", HandleDomains: []string{".test"}}
+	require.NoError(t, good.Validate())
+	for what, change := range map[string]func(*Config){
+		"final slash":          func(c *Config) { c.PublicURL += "/" },
+		"no scheme":            func(c *Config) { c.PublicURL = "localhost:2581" },
+		"no service DID":       func(c *Config) { c.ServiceDID = "" },
+		"no handle domain":     func(c *Config) { c.HandleDomains = nil },
+		"domain without a dot": func(c *Config) { c.HandleDomains = []string{"test"} },
+		"upper-case domain":    func(c *Config) { c.HandleDomains = []string{".Test"} },
+		"negative blob limit":  func(c *Config) { c.MaxBlob = -1 },
+		"negative window":      func(c *Config) { c.EventWindow = -1 },
+		"rate without window":  func(c *Config) { c.LoginRate = Rate{Points: 1} },
+		"too costly hash":      func(c *Config) { c.Argon2 = Argon2{MemoryKiB: 1 << 30, Passes: 1, Threads: 1} },
+		"negative proxies":     func(c *Config) { c.TrustedProxies = -1 },
+	} {
+		c := good
+		change(&c)
+		assert.Error(t, c.Validate(), what)
+	}
+}
+
+func TestStoredHashCarriesItsOwnCost(t *testing.T) {
+	t.Parallel()
+	before := newPasswords(Argon2{MemoryKiB: 8, Passes: 1, Threads: 1})
+	stored, err := before.hash(t.Context(), password)
+	require.NoError(t, err)
+	assert.Contains(t, stored, "$argon2id$v=19$m=8,t=1,p=1$")
+	after := newPasswords(Argon2{MemoryKiB: 16, Passes: 2, Threads: 1})
+	same, err := after.matches(t.Context(), stored, password)
+	require.NoError(t, err)
+	assert.True(t, same)
+	for _, damaged := range []string{"x", "$argon2id$v=19$m=8,t=1,p=1$$", "$argon2id$v=19$m=4294967295,t=1,p=1$AAAA$AAAA", "$argon2i$v=19$m=8,t=1,p=1$AAAA$AAAA"} {
+		_, err := after.matches(t.Context(), damaged, password)
+		assert.ErrorIs(t, err, errPHC, damaged)
+	}
+}

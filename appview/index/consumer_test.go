@@ -57,7 +57,7 @@ func TestRebuildGivesTheSameState(t *testing.T) {
 	_, err := w.pool.Exec(t.Context(), "update task set title = 'damaged'")
 	require.NoError(t, err)
 	require.NotEqual(t, before, w.hash(), "the hash sees the projection")
-	require.NoError(t, w.x.Rebuild(t.Context()))
+	require.NoError(t, index.Rebuild(t.Context(), w.pool))
 	assert.Equal(t, before, w.hash())
 }
 

@@ -57,9 +57,9 @@ func New(pool *pgxpool.Pool, c clock.Clock, log *slog.Logger, reg prometheus.Reg
 	return x, nil
 }
 
-// Rebuild empties every projection and makes it anew from the record table, in one transaction.
-func (x *Index) Rebuild(ctx context.Context) error {
-	return pg.InTx(ctx, x.pool, func(tx pgx.Tx) error {
+// Rebuild empties every projection behind pool and makes it anew from the record table, in one transaction.
+func Rebuild(ctx context.Context, pool *pgxpool.Pool) error {
+	return pg.InTx(ctx, pool, func(tx pgx.Tx) error {
 		for _, h := range Handlers {
 			if _, err := tx.Exec(ctx, "delete from "+h.Table); err != nil {
 				return fmt.Errorf("empty %s: %w", h.Table, err)

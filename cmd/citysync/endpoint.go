@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"city-sync.org/citysync/internal/xrpc"
@@ -91,16 +92,17 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// named tells whether an error is an answer with one of these names.
-func named(err error, names ...string) bool {
+// answerOf is a service's answer that is an error, nil where there was no answer.
+func answerOf(err error) *xrpc.Error {
 	var answer *xrpc.Error
 	if !errors.As(err, &answer) {
-		return false
+		return nil
 	}
-	for _, n := range names {
-		if answer.Name == n {
-			return true
-		}
-	}
-	return false
+	return answer
+}
+
+// named tells whether an error is an answer with one of these names.
+func named(err error, names ...string) bool {
+	answer := answerOf(err)
+	return answer != nil && slices.Contains(names, answer.Name)
 }

@@ -6,4 +6,3 @@ func pdsCommand(streams) *cli.Command     { return &cli.Command{Name: "pds"} }
 func appviewCommand(streams) *cli.Command { return &cli.Command{Name: "appview"} }
 func ledgerCommand(streams) *cli.Command  { return &cli.Command{Name: "ledger"} }
 func adminCommand(streams) *cli.Command   { return &cli.Command{Name: "admin"} }
-func demoCommand(streams) *cli.Command    { return &cli.Command{Name: "demo"} }

@@ -29,7 +29,7 @@ type job struct {
 type outcome struct {
 	commit   *repo.Verified
 	full     *repo.Full
-	fetch    bool // deliver fetches the repository itself
+	fetch    bool // deliver fetches the repository itself; drop is the event's fault, if nothing new comes of it
 	drop     string
 	detail   error
 	account  *firehose.Account
@@ -119,6 +119,7 @@ func (f *Follower) deliver(ctx context.Context, saved int64) error {
 func (f *Follower) act(ctx context.Context, j *job) (told bool, err error) {
 	s, host, o := f.cfg.Sink, f.cfg.Host, &j.out
 	if o.fetch {
+		fault := outcome{drop: o.drop, detail: o.detail}
 		*o = f.fetch(ctx, j.did)
 		if ctx.Err() != nil {
 			return false, ctx.Err()
@@ -126,6 +127,9 @@ func (f *Follower) act(ctx context.Context, j *job) (told bool, err error) {
 		state, err := f.settle(ctx, j)
 		if err != nil {
 			return false, err
+		}
+		if *o == (outcome{}) {
+			*o = fault // the host itself does not have what the event told
 		}
 		j.after <- state
 	}

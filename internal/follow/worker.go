@@ -130,7 +130,7 @@ func (w *worker) commit(ctx context.Context, j *job, e *firehose.Commit, have re
 	j.out = dropped(err)
 	switch repo.Reason(j.out.drop) {
 	case repo.BadChain, repo.TooBig:
-		j.out = outcome{fetch: true}
+		j.out.fetch = true
 	case NoIdentity:
 		w.f.repair.failed(j.did)
 	}

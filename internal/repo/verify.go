@@ -63,10 +63,6 @@ func VerifyCommit(ctx context.Context, ev *firehose.Commit, key atcrypto.PublicK
 	if err != nil {
 		return nil, err
 	}
-	former, err := formerRoot(ev, have)
-	if err != nil {
-		return nil, err
-	}
 	file, commit, err := openCAR(bytes.NewReader(ev.Blocks), commitLimits, ev.DID, key)
 	if err != nil {
 		return nil, err
@@ -76,6 +72,12 @@ func VerifyCommit(ctx context.Context, ev *firehose.Commit, key atcrypto.PublicK
 	}
 	if commit.rev != ev.Rev {
 		return nil, rejectf(BadStructure, "rev %s in the commit, %s in the event", commit.rev, ev.Rev)
+	}
+	// From here on the author has signed what is wrong: a broken chain is worth
+	// fetching the whole repository for.
+	former, err := formerRoot(ev, have)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := checkTree(file.Blocks, commit.data, sliceTree); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ package repotest
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"maps"
@@ -108,7 +109,7 @@ func (a *Author) State() repo.State {
 // Commit writes and moves the head.
 func (a *Author) Commit(writes ...repo.Write) *repo.Commit {
 	a.t.Helper()
-	c, err := repo.Apply(a.t.Context(), a.Blocks, a.DID, a.Head, writes, a.Key, a.Rev())
+	c, err := repo.Apply(context.Background(), a.Blocks, a.DID, a.Head, writes, a.Key, a.Rev())
 	require.NoError(a.t, err)
 	a.Take(c)
 	return c
@@ -144,9 +145,18 @@ func Event(c *repo.Commit) *firehose.Commit {
 func (a *Author) Repo() []byte {
 	a.t.Helper()
 	want := map[cid.Cid]bool{a.Head.Commit: true}
-	require.NoError(a.t, repo.Nodes(a.t.Context(), a.Blocks, a.Head.Data, func(c cid.Cid) error { want[c] = true; return nil }))
-	require.NoError(a.t, repo.Walk(a.t.Context(), a.Blocks, a.Head.Data, "", func(_ string, c cid.Cid) error { want[c] = true; return nil }))
+	require.NoError(a.t, repo.Nodes(context.Background(), a.Blocks, a.Head.Data, func(c cid.Cid) error { want[c] = true; return nil }))
+	require.NoError(a.t, repo.Walk(context.Background(), a.Blocks, a.Head.Data, "", func(_ string, c cid.Cid) error { want[c] = true; return nil }))
 	return CAR(a.t, a.Head.Commit, func(b repo.Block) bool { return want[b.CID] }, a.Blocks)
+}
+
+// Paths is every record of the repository.
+func (a *Author) Paths() map[string]cid.Cid {
+	out := map[string]cid.Cid{}
+	if a.Head != nil {
+		require.NoError(a.t, repo.Walk(context.Background(), a.Blocks, a.Head.Data, "", func(p string, c cid.Cid) error { out[p] = c; return nil }))
+	}
+	return out
 }
 
 // CAR writes the blocks that keep wants, root first.

@@ -80,6 +80,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body.Close()
 		return nil, fmt.Errorf("%w: %d bytes from %s", ErrAnswerTooLarge, resp.ContentLength, req.URL.Host)
 	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return resp, nil // a WebSocket: its reader bounds each message, and needs the connection as it is
+	}
 	resp.Body = limitBody(resp.Body, g.cfg.MaxBytes)
 	return resp, nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -152,4 +153,22 @@ func TestOutboundErrorHidesTheOtherSide(t *testing.T) {
 	assert.NotContains(t, e.Message, "their text")
 	assert.Equal(t, NameUpstreamTimeout, OutboundError(context.DeadlineExceeded).Name)
 	assert.Equal(t, NameUpstreamFailure, OutboundError(io.ErrUnexpectedEOF).Name)
+}
+
+func TestGuardedClientOpensAWebSocket(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, nil)
+		if !assert.NoError(t, err) {
+			return
+		}
+		assert.NoError(t, conn.Write(r.Context(), websocket.MessageBinary, []byte("frame")))
+		assert.NoError(t, conn.Close(websocket.StatusNormalClosure, ""))
+	}))
+	t.Cleanup(srv.Close)
+	conn, _, err := websocket.Dial(t.Context(), srv.URL, &websocket.DialOptions{HTTPClient: GuardedClient(GuardConfig{AllowLoopback: true, MaxBytes: 3})})
+	require.NoError(t, err)
+	_, got, err := conn.Read(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "frame", string(got))
 }

@@ -131,12 +131,12 @@ func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) err
 	if err := dir.saveState(state); err != nil {
 		return err
 	}
-	st, err := newStack(cfg, dir, state, open, log)
+	st, err := newStack(cfg, dir, state, plan, open, log)
 	if err != nil {
 		return err
 	}
-	city := part("city", func(ctx context.Context, ready func()) error { return st.runCity(ctx, plan, mail, s, ready) })
-	err = service.Run(ctx, log, st.parts(city)...)
+	final := part("city", func(ctx context.Context, ready func()) error { return st.runCity(ctx, mail, s, ready) })
+	err = service.Run(ctx, log, st.parts(final)...)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}

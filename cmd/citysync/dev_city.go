@@ -65,35 +65,35 @@ func (s *stack) runAccounts(ctx context.Context, ready func()) error {
 
 // runCity sets the city up where that was not done, waits until it shows, tells that
 // it is ready, and then only waits for the end.
-func (s *stack) runCity(ctx context.Context, plan *city.City, mail string, out streams, ready func()) error {
+func (s *stack) runCity(ctx context.Context, mail string, out streams, ready func()) error {
 	if !s.state.Founded {
-		if err := s.found(ctx, plan); err != nil {
+		if err := s.found(ctx); err != nil {
 			return err
 		}
 	}
-	if err := s.awaitOpen(ctx, plan.Epoch.Key); err != nil {
+	if err := s.awaitOpen(ctx, s.plan.Epoch.Key); err != nil {
 		return err
 	}
 	if s.cfg.ReadyFile != "" {
-		if err := writeReady(s.cfg.ReadyFile, s.readyInfo(plan)); err != nil {
+		if err := writeReady(s.cfg.ReadyFile, s.readyInfo()); err != nil {
 			return err
 		}
 	}
 	s.ready.Store(true)
 	ready()
-	s.printAddresses(out.out, plan, mail)
+	s.printAddresses(out.out, mail)
 	<-ctx.Done()
 	return nil
 }
 
-func (s *stack) found(ctx context.Context, plan *city.City) error {
+func (s *stack) found(ctx context.Context) error {
 	_, vkey, err := logKeys(s.state.did(idLedger), s.secrets[secretLog])
 	if err != nil {
 		return err
 	}
 	client := &pdsClient{s.endpoint(portPDS)}
 	f := &founding{
-		plan: plan, at: s.state.FoundedAt, pds: client, log: s.log,
+		plan: s.plan, at: s.state.FoundedAt, pds: client, log: s.log,
 		ledger: &ledgerClient{endpoint: s.endpoint(portLedger), did: s.state.did(idLedger)},
 		services: city.Services{
 			Ledger: s.state.did(idLedger), AppView: s.state.AppView, LogURL: s.ports.url(portLedger), LogVKey: vkey,
@@ -165,18 +165,18 @@ func (s *stack) answers(ctx context.Context) error {
 	return nil
 }
 
-func (s *stack) readyInfo(plan *city.City) *readyInfo {
+func (s *stack) readyInfo() *readyInfo {
 	r := &readyInfo{
 		Web: s.ports.url(portWeb), PDS: s.ports.url(portPDS), Ledger: s.ports.url(portLedger), PLC: s.plcURL(),
 		AdminPassword: s.adminPassword(), LedgerDID: s.state.did(idLedger).String(), AppViewDID: s.state.AppView.String(),
 		City:  readyCity{DID: s.state.did(idCity).String(), Handle: s.state.account(idCity).Handle},
-		Epoch: readyEpoch{Key: plan.Epoch.Key, StartsAt: plan.Epoch.StartsAt, EndsAt: plan.Epoch.EndsAt},
-		Plan:  &readyPlan{TZ: plan.TZ, Refused: s.state.Refused},
+		Epoch: readyEpoch{Key: s.plan.Epoch.Key, StartsAt: s.plan.Epoch.StartsAt, EndsAt: s.plan.Epoch.EndsAt},
+		Plan:  &readyPlan{TZ: s.plan.TZ, Refused: s.state.Refused},
 	}
 	for _, a := range s.state.Accounts {
 		r.Accounts = append(r.Accounts, readyAccount{ID: a.ID, Handle: a.Handle, DID: a.DID.String(), Password: a.Password, Roles: a.Roles})
 	}
-	for _, e := range plan.Catalog {
+	for _, e := range s.plan.Catalog {
 		ref, approved := s.state.Entries[e.ID]
 		if !approved {
 			continue
@@ -185,15 +185,15 @@ func (s *stack) readyInfo(plan *city.City) *readyInfo {
 			ID: e.ID, Issuer: e.Issuer, Entry: ref.Uri, Credits: e.Credits, Minutes: e.Minutes, Slots: e.Slots, Place: e.Place,
 		})
 	}
-	for _, t := range plan.Tries {
+	for _, t := range s.plan.Tries {
 		r.Plan.Tries = append(r.Plan.Tries, plannedTry{Entry: t.Entry, Slots: t.Slots})
 	}
 	return r
 }
 
-func (s *stack) printAddresses(w io.Writer, plan *city.City, mail string) {
-	fmt.Fprintf(w, "\n%s (%s) is open: epoch %s, %s to %s\n\n", plan.Name, plan.Symbol, plan.Epoch.Key,
-		plan.Epoch.StartsAt.Format("2006-01-02"), plan.Epoch.EndsAt.Format("2006-01-02"))
+func (s *stack) printAddresses(w io.Writer, mail string) {
+	fmt.Fprintf(w, "\n%s (%s) is open: epoch %s, %s to %s\n\n", s.plan.Name, s.plan.Symbol, s.plan.Epoch.Key,
+		s.plan.Epoch.StartsAt.Format("2006-01-02"), s.plan.Epoch.EndsAt.Format("2006-01-02"))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range [][2]string{
 		{"web", s.ports.url(portWeb)}, {"pds", s.ports.url(portPDS)}, {"ledger", s.ports.url(portLedger)}, {"plc", s.plcURL()},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,8 +20,32 @@ const (
 
 // httpClient calls the city's own services; loopback is allowed because a city on
 // one machine is what these commands are for.
-func httpClient() *http.Client {
-	return xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: true, Timeout: callTimeout, MaxBytes: 16 << 20})
+func httpClient() *http.Client { return outbound(true) }
+
+// outbound is the client of a service. What strangers name is reached through the
+// guard. A firehose is a connection that is upgraded and lives on, which a limit on
+// bodies would cut, and its host is named by the operator, so it goes around it.
+func outbound(loopback bool) *http.Client {
+	guarded := xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: loopback, Timeout: callTimeout, MaxBytes: 64 << 20})
+	streams := &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   5 * time.Second,
+		ResponseHeaderTimeout: 10 * time.Second,
+	}
+	guarded.Transport = &upgrades{guarded.Transport, streams}
+	return guarded
+}
+
+type upgrades struct {
+	http.RoundTripper // of everything else
+	streams           http.RoundTripper
+}
+
+func (u *upgrades) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Header.Get("Upgrade") != "" {
+		return u.streams.RoundTrip(req)
+	}
+	return u.RoundTripper.RoundTrip(req)
 }
 
 // endpoint is the address of one service. While the service is away a call is made

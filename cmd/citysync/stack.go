@@ -15,6 +15,7 @@ import (
 	"city-sync.org/citysync/appview"
 	"city-sync.org/citysync/appview/index"
 	"city-sync.org/citysync/appview/query"
+	"city-sync.org/citysync/internal/city"
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/identity/plcdev"
@@ -35,6 +36,7 @@ type stack struct {
 	cfg   devConfig
 	dir   *dataDir
 	state *cityState
+	plan  *city.City
 	ports *ports
 	log   *slog.Logger
 	clock clock.Clock
@@ -57,9 +59,9 @@ const (
 	secretLog      = "ledger-log-seed"
 )
 
-func newStack(cfg devConfig, dir *dataDir, state *cityState, p *ports, log *slog.Logger) (*stack, error) {
+func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p *ports, log *slog.Logger) (*stack, error) {
 	s := &stack{
-		cfg: cfg, dir: dir, state: state, ports: p, log: log, clock: clock.System(), http: httpClient(),
+		cfg: cfg, dir: dir, state: state, plan: plan, ports: p, log: log, clock: clock.System(), http: httpClient(),
 		registry: obs.Registry(), secrets: map[string][]byte{},
 	}
 	for _, name := range []string{secretAdmin, secretMaster, secretTokens, secretRotation, secretRecovery, secretLog} {
@@ -249,7 +251,7 @@ func (s *stack) runLedger(ctx context.Context, ready func()) error {
 		return err
 	}
 	l, err := ledger.New(ctx, ledger.Config{
-		City: s.state.did(idCity), DID: account.DID, PDS: s.ports.url(portPDS), Identifier: account.Handle,
+		City: s.state.did(idCity), TZ: s.plan.TZ, DID: account.DID, PDS: s.ports.url(portPDS), Identifier: account.Handle,
 		Sources: []string{s.ports.url(portPDS)},
 		WebURL:  s.ports.url(portWeb), PDSURL: s.ports.url(portPDS), PublicURL: s.ports.url(portLedger), PLCURL: s.loopbackPLC(),
 	}, ledger.Deps{

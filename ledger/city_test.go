@@ -132,7 +132,7 @@ func (c *founded) catalog(org *actor, o entryOptions) strong {
 		return map[string]any{
 			"title": "Help", "summary": "Help at a desk.", "successCriteria": []any{map[string]any{"id": "a", "text": "Done."}},
 			"tier": 2, "creditsPerHour": 12, "sensitivity": o.sensitivity, "verificationLevel": o.level, "ruleSet": c.rules,
-			"minMinutes": 120, "maxMinutes": 120,
+			"minMinutes": 60, "maxMinutes": 120,
 		}
 	}
 	draft := org.put(lexicons.CatalogEntry, c.tid(), record())

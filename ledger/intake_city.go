@@ -128,7 +128,8 @@ func (t *turn) catalogEntry(ctx context.Context, f *fact) error {
 
 // entryTerms are what a task needs of the entry it cites. Only the city's copy can be active.
 func (t *turn) entryTerms(ctx context.Context, uri, cid, epoch string) (rules.CatalogEntry, error) {
-	out := rules.CatalogEntry{Ref: entry.Ref{URI: uri, CID: cid}}
+	// What is not an active copy of the city's has no terms. The rules refuse it for that, not for the terms it lacks.
+	out := rules.CatalogEntry{Ref: entry.Ref{URI: uri, CID: cid}, Level: 1, Sensitivity: entry.SensitivityPseudonymous}
 	u, err := syntax.ParseATURI(uri)
 	if err != nil || u.Authority().String() != t.cfg.City.String() || u.Collection().String() != lexicons.CatalogEntry {
 		return out, nil

@@ -35,7 +35,8 @@ type Config struct {
 	PublicURL  string
 	PLCURL     string        // only on loopback
 	TZ         string        // the city's time zone; a log keeps the one it began with
-	SyncEvery  time.Duration // pause between two sweeps of what time decides; 0 means 5 s
+	SweepEvery time.Duration // pause between two sweeps of what time decides; 0 means 5 s
+	WriterWait time.Duration // for the process before this one to let go of the log; 0 means 5 s
 }
 
 // Validate says what is missing.
@@ -125,7 +126,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: time zone: %w", err)
 	}
-	seq, err := newSequencer(ctx, st, deps, signer, loc)
+	seq, err := newSequencer(ctx, st, cfg, deps, signer, loc)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +166,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.seq.run(ctx) })
 	g.Go(func() error { return l.publisher.run(ctx) })
-	g.Go(func() error { return l.intake.sweepLoop(ctx, l.cfg.SyncEvery) })
+	g.Go(func() error { return l.intake.sweepLoop(ctx, l.cfg.SweepEvery) })
 	for _, f := range l.followers {
 		g.Go(func() error { return f.Run(ctx) })
 	}

@@ -34,8 +34,12 @@ func (s *store) bind(ctx context.Context, cfg Config) error {
 }
 
 // newSequencer takes the writer's place and reloads the state from the log.
-func newSequencer(ctx context.Context, st *store, deps Deps, signer note.Signer, loc *time.Location) (*sequencer, error) {
-	conn, term, err := st.becomeWriter(ctx)
+func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, signer note.Signer, loc *time.Location) (*sequencer, error) {
+	patience := cfg.WriterWait
+	if patience <= 0 {
+		patience = defaultWriterWait
+	}
+	conn, term, err := st.becomeWriter(ctx, patience)
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}

@@ -23,8 +23,7 @@ func Migrations() fs.FS { return migrations }
 // ErrSecondWriter means that another process writes this log, or still does. Retry when it has ended.
 var ErrSecondWriter = errors.New("another process writes this log")
 
-// writerWait is how long a start waits for the process before it to let go of the log.
-const writerWait = 5 * time.Second
+const defaultWriterWait = 5 * time.Second
 
 // store is the ledger's schema. Writes of the log happen in writeBatch only.
 type store struct{ pool *pgxpool.Pool }
@@ -40,7 +39,7 @@ type querier interface {
 type lockedConn struct{ *pgx.Conn }
 
 // becomeWriter takes the session lock and a new term. From here on every older term's batch fails.
-func (s *store) becomeWriter(ctx context.Context) (lockedConn, int64, error) {
+func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (lockedConn, int64, error) {
 	held, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return lockedConn{}, 0, fmt.Errorf("connection for the writer: %w", err)
@@ -51,7 +50,7 @@ func (s *store) becomeWriter(ctx context.Context) (lockedConn, int64, error) {
 		return lockedConn{}, 0, err
 	}
 	const lock = `select pg_advisory_lock(hashtextextended('citysync.ledger.writer.' || current_schema(), 0))`
-	if _, err := conn.Exec(ctx, fmt.Sprintf(`set lock_timeout = %d`, writerWait.Milliseconds())); err != nil {
+	if _, err := conn.Exec(ctx, fmt.Sprintf(`set lock_timeout = %d`, patience.Milliseconds())); err != nil {
 		return fail(fmt.Errorf("set the writer's lock timeout: %w", err))
 	}
 	if _, err := conn.Exec(ctx, lock); err != nil {

@@ -51,6 +51,7 @@ type world struct {
 	reg    *prometheus.Registry
 	l      *Ledger
 	stop   func()
+	fenced bool // the sequencer is expected to fail
 	seq    int64
 	keys   int
 
@@ -82,7 +83,7 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	w.cfg = Config{
 		City: w.city.did, DID: w.ledger.did, PDS: host, PublicURL: "http://ledger.test", Sources: []string{host},
-		Identifier: "ledger.test", TZ: "America/Los_Angeles",
+		Identifier: "ledger.test", TZ: "America/Los_Angeles", WriterWait: 50 * time.Millisecond,
 	}
 	w.start()
 	return w
@@ -105,7 +106,8 @@ func (w *world) start() {
 	w.stop = func() {
 		once.Do(func() {
 			cancel()
-			require.NoError(w.t, <-done)
+			err := <-done
+			require.Equal(w.t, w.fenced, err != nil, "%v", err)
 			l.seq.close()
 		})
 	}
@@ -305,3 +307,5 @@ func b64raw(s string) []byte {
 	b, _ := base64.RawStdEncoding.DecodeString(s)
 	return b
 }
+
+func receiptKeyless(n int64) string { return fmt.Sprint(n) }

@@ -11,8 +11,6 @@ import (
 var funcs = template.FuncMap{
 	"number":     number,
 	"stamp":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"day":        func(tz *time.Location, t time.Time) string { return t.In(tz).Format("2006-01-02") },
-	"minute":     func(tz *time.Location, t time.Time) string { return t.In(tz).Format("2006-01-02 15:04") },
 	"taskPath":   taskPath,
 	"recordPath": recordPath,
 }

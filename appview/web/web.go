@@ -8,6 +8,7 @@ import (
 	"context"
 	"embed"
 	"errors"
+	"fmt"
 	"html/template"
 	"io"
 	"io/fs"
@@ -77,6 +78,19 @@ type layout struct {
 
 // T gives a phrase in the page's language.
 func (l layout) T(key string) string { return phrase(l.Lang, key) }
+
+// Day gives the local day of t as its readers write it.
+func (l layout) Day(t time.Time) string {
+	t = t.In(l.TZ)
+	month := t.Format("January")
+	if l.Lang == "es" {
+		return fmt.Sprintf("%d de %s de %d", t.Day(), phrase("es", month), t.Year())
+	}
+	return fmt.Sprintf("%d %s %d", t.Day(), month, t.Year())
+}
+
+// Minute is Day with the local time of day.
+func (l layout) Minute(t time.Time) string { return l.Day(t) + ", " + t.In(l.TZ).Format("15:04") }
 
 func (p *Pages) page(name string, load func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

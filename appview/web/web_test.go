@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
@@ -138,4 +139,13 @@ func TestNumbersAreGroupedAlikeInBothLanguages(t *testing.T) {
 	assert.Equal(t, "999", number(int64(999)))
 	assert.Equal(t, "20\u202f696", number(int64(20696)))
 	assert.Equal(t, "−1\u202f000\u202f000", number(int64(-1000000)))
+}
+
+func TestDaysAreWrittenAsTheirReadersWriteThem(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2027, 1, 4, 7, 30, 0, 0, time.UTC)
+	tz, err := time.LoadLocation("America/Los_Angeles")
+	require.NoError(t, err)
+	assert.Equal(t, "3 January 2027", layout{Lang: "en", TZ: tz}.Day(at))
+	assert.Equal(t, "3 de enero de 2027, 23:30", layout{Lang: "es", TZ: tz}.Minute(at))
 }

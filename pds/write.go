@@ -177,8 +177,9 @@ func lockRepo(ctx context.Context, tx *pipeTx, did syntax.DID, changes []change)
 		from repo r join account a using (did)
 		where r.did = $1 for update of r`
 	const touched = `
-		select collection, rkey, cid from record
-		where did = $1 and (collection, rkey) in (select * from unnest($2::text[], $3::text[]))`
+		select u.collection, u.rkey, r.cid from unnest($2::text[], $3::text[]) as u (collection, rkey),
+		lateral (select cid from record
+			where did = $1 and collection = u.collection and rkey = u.rkey offset 0) r`
 	cur := &current{there: make(map[string]cid.Cid, len(changes))}
 	collections, rkeys := paths(changes)
 	var batch pgx.Batch
@@ -315,17 +316,26 @@ func commitEvent(c *repo.Commit, now time.Time) *firehose.Commit {
 	return ev
 }
 
+// In the statements below, "offset 0" makes the planner look each row up by its key.
+// Left free it joins, and until a table has statistics it takes every repository for a
+// small one and reads all of it. Rows are named by ctid for the same reason; the lock of
+// the repository keeps others from moving them.
+
 func queueRecords(batch *pgx.Batch, did syntax.DID, before *current, changes []change, c *repo.Commit, now time.Time) {
 	const unref = `
 		with gone as (
-			delete from record_blob
-			where did = $1 and (collection, rkey) in (select * from unnest($2::text[], $3::text[]))
+			delete from record_blob where ctid = any (array(
+				select r.ctid from unnest($2::text[], $3::text[]) as u (collection, rkey),
+				lateral (select ctid from record_blob
+					where did = $1 and collection = u.collection and rkey = u.rkey offset 0) r))
 			returning cid
 		)
 		update blob set touched = $4 where did = $1 and cid in (select cid from gone)`
 	const remove = `
-		delete from record
-		where did = $1 and (collection, rkey) in (select * from unnest($2::text[], $3::text[]))`
+		delete from record where ctid = any (array(
+			select r.ctid from unnest($2::text[], $3::text[]) as u (collection, rkey),
+			lateral (select ctid from record
+				where did = $1 and collection = u.collection and rkey = u.rkey offset 0) r))`
 	const upsert = `
 		insert into record (did, collection, rkey, cid, rev)
 		select $1, u.collection, u.rkey, u.cid, $5
@@ -383,9 +393,10 @@ func queueRecords(batch *pgx.Batch, did syntax.DID, before *current, changes []c
 // with its last record.
 func queueBlocks(batch *pgx.Batch, did syntax.DID, before *current, changes []change, c *repo.Commit) {
 	const out = `
-		delete from block b
-		where did = $1 and cid = any($2::bytea[])
-		and not exists (select from record r where r.did = b.did and r.cid = b.cid)`
+		delete from block where ctid = any (array(
+			select b.ctid from unnest($2::bytea[]) as u (cid),
+			lateral (select ctid from block where did = $1 and cid = u.cid
+				and not exists (select from record where did = $1 and cid = u.cid) offset 0) b))`
 	const in = `
 		insert into block (did, cid, rev, bytes)
 		select $1, u.cid, $2, u.bytes from unnest($3::bytea[], $4::bytea[]) as u (cid, bytes)

@@ -352,13 +352,16 @@ func (s *Server) getRecord(c *xrpc.Call) (any, error) {
 const (
 	listDown = `
 		select r.rkey, r.cid, b.bytes from record r join block b using (did, cid)
-		where r.did = @did and r.collection = @collection and (@cursor = '' or r.rkey < @cursor)
+		where r.did = @did and r.collection = @collection and r.rkey < @cursor
 		order by r.rkey desc limit @limit`
 	listUp = `
 		select r.rkey, r.cid, b.bytes from record r join block b using (did, cid)
 		where r.did = @did and r.collection = @collection and r.rkey > @cursor
 		order by r.rkey limit @limit`
 )
+
+// aboveKeys sorts after every record key, which ends in a tilde at most.
+const aboveKeys = "\x7f"
 
 // listBytes ends a page early: a hundred records of a megabyte would be a hundred
 // megabytes.
@@ -381,12 +384,15 @@ func (s *Server) listRecords(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := listDown
-	if reverse {
+	list, cursor := listDown, c.Param("cursor")
+	switch {
+	case reverse:
 		list = listUp
+	case cursor == "":
+		cursor = aboveKeys
 	}
 	rows, err := s.pool.Query(c.Context(), list, pgx.NamedArgs{
-		"did": acc.DID, "collection": collection, "cursor": c.Param("cursor"), "limit": limit,
+		"did": acc.DID, "collection": collection, "cursor": cursor, "limit": limit,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list %s of %s: %w", collection, acc.DID, err)

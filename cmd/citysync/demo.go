@@ -26,7 +26,8 @@ const (
 
 	cityAway   = 120 * time.Second // how long the demonstration waits for a city that is away
 	decideTime = 90 * time.Second  // how long the ledger may take to decide on a record
-	workers    = 4                 // acts under way at once
+	decidePoll = 50 * time.Millisecond
+	workers    = 4 // acts under way at once
 )
 
 func demoCommand(s streams) *cli.Command {
@@ -215,7 +216,7 @@ func (d *demo) decided(ctx context.Context, ref *city.Ref) (*explanation, error)
 		if e != nil && e.Status != "waiting" {
 			return e, nil
 		}
-		if pause(ctx, 2*pollEvery) != nil {
+		if pause(ctx, decidePoll) != nil {
 			if e == nil {
 				return nil, fmt.Errorf("the ledger has not seen %s", ref.Uri)
 			}

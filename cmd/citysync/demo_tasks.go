@@ -164,7 +164,6 @@ const (
 	shiftLead   = 2 * time.Minute // shifts began a moment ago
 	shiftAtMost = 40              // slots of one shift, as far as a task may have so many shifts
 	maxShifts   = 20
-	shiftStays  = 6 * time.Hour // how long people may come, at least
 )
 
 func (d *demo) newTask(r *row, now time.Time) *citysync.WorkTask {
@@ -181,14 +180,14 @@ func (d *demo) newTask(r *row, now time.Time) *citysync.WorkTask {
 	return task
 }
 
-// shifts spreads slots over shifts that are running now.
+// shifts spreads slots over shifts that are running now and last as long as is paid.
 func (d *demo) shifts(slots, minutes int, now time.Time) []*citysync.Defs_Shift {
 	count := min(max((slots+shiftAtMost-1)/shiftAtMost, (slots+9999)/10000), max(maxShifts, (slots+9999)/10000))
 	start := now.Add(-shiftLead).Truncate(time.Minute)
 	if start.Before(d.ready.Epoch.StartsAt) {
 		start = d.ready.Epoch.StartsAt
 	}
-	end := start.Add(max(time.Duration(minutes)*time.Minute, shiftStays))
+	end := start.Add(time.Duration(minutes) * time.Minute)
 	var out []*citysync.Defs_Shift
 	for i := range count {
 		n := slots / count

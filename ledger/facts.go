@@ -164,38 +164,57 @@ func figuresJSON(figures map[string]any) (string, error) {
 
 // Bounds on what waits for its parents. Beyond them a record is refused ParentMissing at once, or when its time is over.
 const (
-	maxWaitingPerWant = 1000
-	maxWaiting        = 100_000
-	waitingFor        = 72 * time.Hour
+	maxWaitingPerWant   = 1000 // for one record of a stranger
+	maxWaitingPerAuthor = 500
+	maxWaiting          = 100_000
+	maxWant             = 512 // bytes; no leaf cites a longer uri
+	waitingFor          = 72 * time.Hour
 )
 
 type waiter struct{ URI, CID string }
 
-// wait notes that a version waits for others, and tells whether there was room for it.
-func wait(ctx context.Context, q querier, f *fact, wants []string) (bool, error) {
-	var all int64
-	if err := q.QueryRow(ctx, `select count(*) from (select from waiting limit $1) w`, maxWaiting+1).Scan(&all); err != nil {
-		return false, fmt.Errorf("count what waits: %w", err)
-	}
-	if all > maxWaiting {
-		return false, nil
+// wait notes that a version waits for others, and tells whether there was room for it. What waits for ours, the city's records or the
+// opening of an epoch, is bounded by author and in all only: a city's whole history may arrive before its first record.
+func wait(ctx context.Context, q querier, f *fact, wants []string, ours func(want string) bool) (bool, error) {
+	for _, c := range []struct {
+		sql  string
+		arg  any
+		most int64
+	}{
+		{`select count(*) from (select from waiting limit $1) w`, maxWaiting + 1, maxWaiting},
+		{`select count(*) from waiting where did = $1`, f.DID, maxWaitingPerAuthor},
+	} {
+		if over, err := more(ctx, q, c.sql, c.arg, c.most); err != nil || over {
+			return false, err
+		}
 	}
 	for _, want := range wants {
-		var n int64
-		if err := q.QueryRow(ctx, `select count(*) from waiting where wants = $1`, want).Scan(&n); err != nil {
-			return false, fmt.Errorf("count what waits: %w", err)
-		}
-		if n >= maxWaitingPerWant {
+		if len(want) > maxWant {
 			return false, nil
 		}
+		if ours(want) {
+			continue
+		}
+		over, err := more(ctx, q, `select count(*) from waiting where wants = $1`, want, maxWaitingPerWant)
+		if err != nil || over {
+			return false, err
+		}
 	}
 	for _, want := range wants {
-		const insert = `insert into waiting (wants, uri, cid, ord, until) values ($1, $2, $3, $4, $5) on conflict do nothing`
-		if _, err := q.Exec(ctx, insert, want, f.URI, f.CID, f.Ord, f.Seen.Add(waitingFor)); err != nil {
+		const insert = `insert into waiting (wants, uri, cid, did, ord, until) values ($1, $2, $3, $4, $5, $6) on conflict do nothing`
+		if _, err := q.Exec(ctx, insert, want, f.URI, f.CID, f.DID, f.Ord, f.Seen.Add(waitingFor)); err != nil {
 			return false, fmt.Errorf("wait of %s: %w", f.URI, err)
 		}
 	}
 	return true, nil
+}
+
+func more(ctx context.Context, q querier, sql string, arg any, most int64) (bool, error) {
+	var n int64
+	if err := q.QueryRow(ctx, sql, arg).Scan(&n); err != nil {
+		return false, fmt.Errorf("count what waits: %w", err)
+	}
+	return n >= most, nil
 }
 
 // wake takes out who waited for any of these, in the order they were seen.

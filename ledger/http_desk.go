@@ -17,6 +17,8 @@ import (
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/rules"
+	"city-sync.org/citysync/lexicons"
+	"city-sync.org/citysync/lexicons/citysync"
 )
 
 // activate opens an account: the issuer calls, the resident's own token shows that the person is there.
@@ -220,11 +222,17 @@ func (l *Ledger) open(ctx context.Context, b *batch, book, epoch string) (any, e
 func (l *Ledger) getCapacity(c *xrpc.Call) (any, error) {
 	cp, all := l.seq.latest.Load(), l.seq.totals.Load()
 	book, epoch := c.Param("book"), c.Param("epoch")
+	if book == "" {
+		var err error
+		if book, err = l.defaultBook(c.Context()); err != nil {
+			return nil, err
+		}
+	}
 	now := entry.FormatTime(l.clock.Now())
 	var found *rules.Totals
 	for i := range *all {
 		t := &(*all)[i]
-		if (book != "" && t.Book != book) || (epoch != "" && t.Epoch != epoch) {
+		if t.Book != book || (epoch != "" && t.Epoch != epoch) {
 			continue
 		}
 		if found == nil || (found.EndsAt <= now && t.EndsAt > found.EndsAt) { // the one that runs, else the last
@@ -283,7 +291,9 @@ func (l *Ledger) getBalance(c *xrpc.Call) (any, error) {
 	}
 	book := c.Param("book")
 	if book == "" {
-		book = l.defaultBook()
+		if book, err = l.defaultBook(ctx); err != nil {
+			return nil, err
+		}
 	}
 	var credits, votes int64
 	err = l.store.pool.QueryRow(ctx, `select credits, votes from balance where account = $1 and book = $2`, account, book).Scan(&credits, &votes)
@@ -332,12 +342,22 @@ func entryView(e *entry.Entry) map[string]any {
 	return v
 }
 
-// defaultBook is the book of the first epoch that was opened: the city's standard one.
-func (l *Ledger) defaultBook() string {
-	if all := *l.seq.totals.Load(); len(all) > 0 {
-		return all[0].Book
+// defaultBook is the city's standard book, as its record names it.
+func (l *Ledger) defaultBook(ctx context.Context) (string, error) {
+	f, err := currentFact(ctx, l.store.pool, l.cfg.City.String(), lexicons.ActorCity, "self")
+	if err != nil {
+		return "", err
 	}
-	return "standard"
+	var city citysync.ActorCity
+	if f == nil || checkRecord(f.Coll, f.RKey, f.CBOR) != nil || decodeRecord(f.CBOR, &city) != nil {
+		return "", notFound("the city has not named its books")
+	}
+	for _, b := range city.Books {
+		if b.Kind == "standard" {
+			return b.Id, nil
+		}
+	}
+	return city.Books[0].Id, nil
 }
 
 type claimView struct {

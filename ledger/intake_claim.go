@@ -98,7 +98,10 @@ func (t *turn) withdraw(ctx context.Context, f *fact) error {
 	if err != nil || c == nil || c.CID != f.CID {
 		return err
 	}
-	return t.ignoreRefusal(t.end(ctx, c, entry.UnclaimWithdrawn))
+	if err := t.end(ctx, c, entry.UnclaimWithdrawn); err != nil {
+		return t.ignoreRefusal(err)
+	}
+	return t.refuse(ctx, f, "the claim was deleted before its proof", withdrawn, nil)
 }
 
 // end gives a claim's slot back, whether it stands in the log or only beside it.

@@ -161,7 +161,7 @@ func (t *turn) gone(ctx context.Context, c *change) error {
 		return err
 	}
 	if s != nil && s.Status == statusWaiting {
-		return t.refuse(ctx, f, "the record was deleted while it waited", "Withdrawn", nil)
+		return t.refuse(ctx, f, "the record was deleted while it waited", withdrawn, nil)
 	}
 	if s == nil || s.Status == statusRefused {
 		return nil

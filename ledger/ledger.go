@@ -160,6 +160,9 @@ func (l *Ledger) VerifierKey() string { return l.vkey }
 // Handler serves the log and the ledger's methods. They answer once Run has started.
 func (l *Ledger) Handler() http.Handler { return l.handler }
 
+// Close lets go of the log where Run was never called. Run does it by itself.
+func (l *Ledger) Close() { l.seq.close() }
+
 // Run works until ctx ends. An error is final for the process: it must start anew and reload the log.
 func (l *Ledger) Run(ctx context.Context) error {
 	defer l.seq.close()

@@ -105,12 +105,12 @@ func (in *intake) Commit(ctx context.Context, host string, seq int64, v *repo.Ve
 			URI: "at://" + v.DID.String() + "/" + path, DID: v.DID.String(), Coll: op.Collection, RKey: op.RKey, Rev: v.Rev, Key: v.Key,
 		}}
 		if !c.deleted {
-			proof, err := repo.ProofFromSlice(v, path)
-			if err != nil {
-				return fmt.Errorf("evidence of %s: %w", c.URI, err)
-			}
-			c.CID, c.CBOR, c.Evidence = op.CID.String(), op.Record, proof
+			c.CID, c.CBOR = op.CID.String(), op.Record
 			c.invalid = checkRecord(op.Collection, op.RKey, op.Record)
+			var err error
+			if c.Evidence, err = repo.ProofFromSlice(v, path); err != nil { // a verified slice has it: whatever this is, it stops nothing
+				c.Evidence, c.invalid = []byte{}, fmt.Errorf("no proof of the record: %w", err)
+			}
 		}
 		changes = append(changes, c)
 	}

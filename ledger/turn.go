@@ -29,6 +29,9 @@ type turn struct {
 
 func (in *intake) turn(b *batch) *turn { return &turn{intake: in, b: b} }
 
+// withdrawn is the name of what its author took back. Said again it is looked at again.
+const withdrawn = "Withdrawn"
+
 // Names to wait for that are no uri.
 func wantEpoch(book, epoch string) string { return "epochOpen " + book + " " + epoch }
 func wantToken(token []byte) string       { return "verification " + hex.EncodeToString(token) }
@@ -66,7 +69,13 @@ func (t *turn) arrive(ctx context.Context, c *change) error {
 		return err
 	}
 	t.arrived = append(t.arrived, f.URI)
-	if slices.Contains(mutable, f.Coll) { // the same words may come back after others: they count anew
+	if !slices.Contains(mutable, f.Coll) {
+		const again = `delete from status where uri = $1 and cid = $2 and name = $3`
+		if _, err := t.b.tx.Exec(ctx, again, f.URI, f.CID, withdrawn); err != nil {
+			return fmt.Errorf("status of %s: %w", f.URI, err)
+		}
+	} else {
+		// The same words may come back after others: they count anew.
 		if _, err := t.b.tx.Exec(ctx, `delete from status where uri = $1 and cid = $2`, f.URI, f.CID); err != nil {
 			return fmt.Errorf("status of %s: %w", f.URI, err)
 		}
@@ -98,7 +107,7 @@ func (t *turn) wakeAll(ctx context.Context) error {
 				return err
 			}
 			if !stands {
-				if err := t.refuse(ctx, f, "the record was changed or deleted while it waited", "Withdrawn", nil); err != nil {
+				if err := t.refuse(ctx, f, "the record was changed or deleted while it waited", withdrawn, nil); err != nil {
 					return err
 				}
 				continue
@@ -266,7 +275,10 @@ func (t *turn) wait(ctx context.Context, f *fact, wants ...string) error {
 	room := t.b.now.Before(f.Seen.Add(waitingFor))
 	if room {
 		var err error
-		if room, err = wait(ctx, t.b.tx, f, wants); err != nil {
+		ours := func(want string) bool {
+			return !strings.HasPrefix(want, "at://") || strings.HasPrefix(want, "at://"+t.cfg.City.String()+"/")
+		}
+		if room, err = wait(ctx, t.b.tx, f, wants, ours); err != nil {
 			return err
 		}
 	}
@@ -279,7 +291,7 @@ func (t *turn) wait(ctx context.Context, f *fact, wants ...string) error {
 func (t *turn) parentMissing(ctx context.Context, f *fact, wants []string) error {
 	figures := map[string]any{}
 	if len(wants) > 0 {
-		figures["missing"] = wants[0]
+		figures["missing"] = printable(wants[0])
 	}
 	return t.refuse(ctx, f, "what the record rests on did not come", "ParentMissing", figures)
 }

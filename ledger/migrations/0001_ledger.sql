@@ -223,12 +223,14 @@ create table waiting (
   wants text collate "C" not null,
   uri   text collate "C" not null,
   cid   text collate "C" not null,
+  did   text collate "C" not null,
   ord   bigint not null,
   until timestamptz not null,
   primary key (wants, uri, cid)
 );
 create index waiting_uri on waiting (uri, cid);
 create index waiting_until on waiting (until);
+create index waiting_did on waiting (did);
 
 create table repo_state (
   did  text primary key collate "C",

@@ -77,6 +77,7 @@ func rootCommand(s streams) *cli.Command {
 		Commands: []*cli.Command{
 			devCommand(s),
 			demoCommand(s),
+			verifyCommand(s),
 			adminCommand(s),
 			pdsCommand(s),
 			appviewCommand(s),

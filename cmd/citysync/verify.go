@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/urfave/cli/v3"
+)
+
+// Exit codes of verify.
+const (
+	exitWrong    = 1
+	exitCouldNot = 2
+)
+
+func verifyCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name:      "verify",
+		Usage:     "check a city from outside: its log, its limits and every record that it rests on",
+		ArgsUsage: "URL|at-uri",
+		Description: "URL is a city's web or ledger address. An at-uri is a record's: its city is found and checked, and the record's own chain with it.\n" +
+			"Exit code 0: all is right; 1: something is wrong and named; 2: it could not be checked.",
+		Flags: []cli.Flag{
+			stringFlag("plc-url", "", "did:plc directory; by default the city's own on loopback, otherwise "+publicPLC),
+			boolFlag("json", "print the result as one JSON object"),
+		},
+		OnUsageError: func(_ context.Context, _ *cli.Command, err error, _ bool) error { return &exitCode{exitCouldNot, err} },
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if c.Args().Len() != 1 {
+				return &exitCode{exitCouldNot, errors.New("verify takes one address or at-uri")}
+			}
+			return runVerify(ctx, s, verifyConfig{Target: c.Args().First(), PLCURL: c.String("plc-url")}, c.Bool("json"))
+		},
+	}
+}
+
+func runVerify(ctx context.Context, s streams, cfg verifyConfig, asJSON bool) error {
+	report, failure := verifyCity(ctx, cfg)
+	result := report.result()
+	result.OK = result.OK && failure == nil
+	var err error
+	switch {
+	case asJSON:
+		err = result.writeJSON(s.out)
+	case failure == nil || len(result.Wrong) > 0:
+		err = result.writeText(s.out)
+	}
+	if err != nil {
+		return &exitCode{exitCouldNot, fmt.Errorf("write the result: %w", err)}
+	}
+	switch {
+	case len(result.Wrong) > 0:
+		return &exitCode{exitWrong, failure}
+	case failure != nil:
+		return &exitCode{exitCouldNot, failure}
+	}
+	return nil
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -145,7 +146,9 @@ func TestSignupRateIsLimitedByAddress(t *testing.T) {
 	for range 2 {
 		assert.Equal(t, http.StatusBadRequest, b.post("", "com.atproto.server.createAccount", in).Status)
 	}
-	assert.Equal(t, http.StatusTooManyRequests, b.post("", "com.atproto.server.createAccount", in).Status)
+	limited := b.post("", "com.atproto.server.createAccount", in)
+	assert.Equal(t, http.StatusTooManyRequests, limited.Status)
+	assert.Equal(t, "30", limited.Header.Get("Retry-After"))
 	b.clock.Advance(30 * time.Second)
 	assert.Equal(t, http.StatusBadRequest, b.post("", "com.atproto.server.createAccount", in).Status)
 }
@@ -189,4 +192,15 @@ func TestPlainPages(t *testing.T) {
 	assert.Equal(t, string(b.cfg.ServiceDID), d.str("did"))
 	assert.Equal(t, true, d.JSON["inviteCodeRequired"])
 	assert.Equal(t, []any{".test"}, d.JSON["availableUserDomains"])
+}
+
+func TestHealthSaysWhenTheDatabaseIsGone(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	gone, err := pgxpool.NewWithConfig(t.Context(), b.pool.Config().Copy())
+	require.NoError(t, err)
+	gone.Close()
+	b.deps.Pool = gone
+	b.restart()
+	assert.Equal(t, http.StatusServiceUnavailable, b.get("", "_health").Status)
 }

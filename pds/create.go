@@ -204,7 +204,7 @@ func (s *Server) announce(ctx context.Context, su *signup) error {
 	}
 	s.log.Warn("directory did not take a new DID", "did", su.DID, "error", err)
 	return xrpc.Errorf(http.StatusServiceUnavailable, "DirectoryUnavailable",
-		"the PLC directory did not take the new DID; send the same request again")
+		"the PLC directory did not take the new DID; send the same request again").After(5 * time.Second)
 }
 
 // syncEvent states where the repository begins: a CAR of the commit alone.

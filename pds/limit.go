@@ -61,7 +61,8 @@ func (l *limiter) take(keys ...string) error {
 	defer l.mu.Unlock()
 	for _, key := range keys {
 		if !l.one(key, now) {
-			return xrpc.Errorf(http.StatusTooManyRequests, "RateLimitExceeded", "too many requests: %d in %s are allowed", l.rate.Points, l.rate.Window)
+			return xrpc.Errorf(http.StatusTooManyRequests, "RateLimitExceeded", "too many requests: %d in %s are allowed", l.rate.Points, l.rate.Window).
+				After(l.rate.Window / time.Duration(l.rate.Points))
 		}
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // waker tells the stream that the table of events may have grown. A wake that nobody
@@ -22,6 +24,8 @@ func (w *waker) wake() {
 const (
 	listenRetryMin = 100 * time.Millisecond
 	listenRetryMax = 10 * time.Second
+	listenQuiet    = 30 * time.Second
+	listenPing     = 10 * time.Second
 )
 
 // listen holds one connection that the database wakes. After a break it wakes the
@@ -60,12 +64,30 @@ func (s *Server) listenOnce(ctx context.Context, listening func()) error {
 	listening()
 	s.wake.wake()
 	for {
-		n, err := conn.WaitForNotification(ctx)
+		payload, err := awaitNotice(ctx, conn)
 		if err != nil {
 			return fmt.Errorf("wait for events: %w", err)
 		}
-		if n.Payload == schema {
+		if payload == schema || payload == "" {
 			s.wake.wake()
 		}
 	}
+}
+
+// awaitNotice answers with a notification's payload, or with none after a silence in
+// which the connection proved to be alive: a peer that vanished without a word would
+// otherwise be waited for for ever.
+func awaitNotice(ctx context.Context, conn *pgx.Conn) (payload string, err error) {
+	quiet, cancel := context.WithTimeout(ctx, listenQuiet)
+	defer cancel()
+	n, err := conn.WaitForNotification(quiet)
+	if err == nil {
+		return n.Payload, nil
+	}
+	if ctx.Err() != nil || quiet.Err() == nil {
+		return "", err
+	}
+	alive, cancel := context.WithTimeout(ctx, listenPing)
+	defer cancel()
+	return "", conn.Ping(alive)
 }

@@ -145,7 +145,7 @@ func checkPassword(p string) error {
 
 // newInvite stores a code such as "localhost-abcde-fghij".
 func (s *Server) newInvite(ctx context.Context, uses int64, now time.Time) (string, error) {
-	host := strings.ReplaceAll(s.hostname(), ".", "-")
+	host := strings.ReplaceAll(s.host, ".", "-")
 	code := host + "-" + randomID(5)[:5] + "-" + randomID(5)[:5]
 	if _, err := s.pool.Exec(ctx, `insert into invite (code, uses, created) values ($1, $2, $3)`, code, uses, now); err != nil {
 		return "", fmt.Errorf("store invite: %w", err)

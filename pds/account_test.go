@@ -1,8 +1,10 @@
 package pds
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 )
 
 func TestCreatedAccountHasItsDIDDocumentAndCanSignIn(t *testing.T) {
@@ -88,6 +91,34 @@ func TestInviteIsUsedOnce(t *testing.T) {
 	b.ok(b.post("", "com.atproto.server.createAccount", m{"handle": "one.test", "password": password, "inviteCode": code}))
 	a := b.post("", "com.atproto.server.createAccount", m{"handle": "two.test", "password": password, "inviteCode": code})
 	assert.Equal(t, "InvalidInviteCode", a.name())
+}
+
+func TestParallelSignupsOfOneHandleMakeOneAccount(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	var ins []m
+	for i := range 6 {
+		ins = append(ins, m{"handle": "one.test", "password": fmt.Sprintf("password number %d", i/2), "inviteCode": b.invite()})
+	}
+	var g errgroup.Group
+	var made atomic.Int64
+	for _, in := range ins {
+		g.Go(func() error {
+			a := b.post("", "com.atproto.server.createAccount", in)
+			switch {
+			case a.Status == http.StatusOK:
+				made.Add(1)
+			case a.name() != "HandleNotAvailable":
+				return fmt.Errorf("%d %s", a.Status, a.Raw)
+			}
+			return nil
+		})
+	}
+	require.NoError(t, g.Wait())
+	assert.Equal(t, int64(1), made.Load())
+	assert.Equal(t, 1, b.count(`select count(*) from account`))
+	assert.Equal(t, 1, b.count(`select sum(used) from invite`), "who got nothing keeps the invite")
+	assert.Equal(t, 4, b.count(`select seq from event_head`))
 }
 
 func TestHalfMadeAccountIsFinishedByTheSameRequest(t *testing.T) {

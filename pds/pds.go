@@ -38,7 +38,7 @@ type Server struct {
 	tids        *tids
 	cache       *blockCache
 	files       blobFiles
-	exports     chan struct{} // one slot for each export that holds a connection
+	exports     chan struct{} // one slot for each export that reads the database
 	logins      *limiter
 	addresses   *limiter
 	signups     *limiter
@@ -48,8 +48,7 @@ type Server struct {
 	handler     http.Handler
 }
 
-// maxExports bounds the repository exports that run at once: each holds a database
-// connection for as long as its reader takes.
+// maxExports bounds the repository exports that read the database at once.
 const maxExports = 6
 
 // New checks everything it is given and makes a server that does nothing yet. Handler
@@ -109,8 +108,6 @@ func (s *Server) Name() string { return "pds" }
 
 // Handler serves everything public.
 func (s *Server) Handler() http.Handler { return s.handler }
-
-func (s *Server) hostname() string { return s.host }
 
 // Run moves the firehose and clears away what is over, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {

@@ -44,23 +44,34 @@ func (e eventStore) Page(ctx context.Context, after int64, limit int) ([]firehos
 	return page, nil
 }
 
+// prunePage keeps one round of pruning short: a backlog of days must not run into the
+// statement's time limit and stay for ever.
+const prunePage = 10_000
+
 // pruneEvents drops the events that are older than the window: always a first part of
 // the stream, so that what is kept has no holes.
 func (s *Server) pruneEvents(ctx context.Context, now time.Time) error {
-	err := pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		var last *int64
-		const bound = `select max(seq) from event where at < $1`
-		if err := tx.QueryRow(ctx, bound, now.Add(-s.cfg.EventWindow)).Scan(&last); err != nil || last == nil {
+	const bound = `
+		select max(seq) from (select seq, at from event order by seq limit $2) as oldest
+		where at < $1`
+	for more := true; more; {
+		err := pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+			var last *int64
+			if err := tx.QueryRow(ctx, bound, now.Add(-s.cfg.EventWindow), prunePage).Scan(&last); err != nil {
+				return err
+			}
+			if more = last != nil; !more {
+				return nil
+			}
+			if _, err := tx.Exec(ctx, `delete from event where seq <= $1`, *last); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `update event_head set pruned = $1 where pruned < $1`, *last)
 			return err
+		})
+		if err != nil {
+			return fmt.Errorf("prune events: %w", err)
 		}
-		if _, err := tx.Exec(ctx, `delete from event where seq <= $1`, *last); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `update event_head set pruned = $1 where pruned < $1`, *last)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("prune events: %w", err)
 	}
 	return nil
 }

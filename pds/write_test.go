@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -299,6 +301,18 @@ func TestTableBlockHoldsExactlyWhatTheHeadReaches(t *testing.T) {
 	}
 	assert.Zero(t, u.assertWhole().Len())
 	assert.Equal(t, 2, u.count(`select count(*) from block where did = $1`, u.DID), "commit and empty root")
+}
+
+func TestLargeExportGoesThroughAFileAndLeavesNone(t *testing.T) {
+	t.Parallel()
+	u := newBed(t).account("user")
+	for i := range 3 {
+		u.ok(u.create(note, "", m{"i": i, "text": strings.Repeat("x", 900_000)}))
+	}
+	assert.Equal(t, 3, u.assertWhole().Len())
+	left, err := os.ReadDir(filepath.Join(u.deps.BlobDir, tmpDir))
+	require.NoError(t, err)
+	assert.Empty(t, left)
 }
 
 func TestExportSinceHoldsWhatCameAfter(t *testing.T) {

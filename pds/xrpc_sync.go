@@ -1,14 +1,13 @@
 package pds
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -178,11 +177,7 @@ func (s *Server) getRecordProof(c *xrpc.Call) (any, error) {
 	return xrpc.Written, nil
 }
 
-// exportPage is how many blocks of an export are read at once.
-const exportPage = 500
-
-// getRepo streams a repository: the commit first, then every block, or those that came
-// after the commit named by since. By P3 the table holds nothing else.
+// getRepo answers with a repository, or with what came after the commit named by since.
 func (s *Server) getRepo(c *xrpc.Call) (any, error) {
 	acc, err := s.readableDID(c)
 	if err != nil {
@@ -194,76 +189,15 @@ func (s *Server) getRepo(c *xrpc.Call) (any, error) {
 			return nil, invalid("since %q is not a revision", since)
 		}
 	}
-	select {
-	case s.exports <- struct{}{}:
-		defer func() { <-s.exports }()
-	case <-c.Context().Done():
-		return nil, c.Context().Err()
-	}
-	err = s.snapshot(c.Context(), func(tx pgx.Tx) error {
-		h, err := readHead(c.Context(), tx, acc.DID)
-		if err != nil {
-			return err
-		}
-		c.W.Header().Set("Content-Type", carType)
-		var readErr error
-		w := bufio.NewWriterSize(c.W, 64<<10)
-		if err := repo.WriteCAR(w, h.Commit, exportBlocks(c.Context(), tx, acc.DID, h.Commit, since, &readErr)); err != nil {
-			return err
-		}
-		if readErr != nil {
-			return readErr // the answer has begun, so the connection is cut: half a file must not look whole
-		}
-		return w.Flush()
-	})
+	out, err := s.export(c.Context(), acc.DID, since)
 	if err != nil {
 		return nil, err
 	}
+	defer out.close()
+	c.W.Header().Set("Content-Type", carType)
+	c.W.Header().Set("Content-Length", strconv.FormatInt(out.size, 10))
+	_ = out.copyTo(c.W) // the reader has gone if this errs
 	return xrpc.Written, nil
-}
-
-func exportBlocks(ctx context.Context, tx pgx.Tx, did syntax.DID, head cid.Cid, since string, failed *error) iter.Seq[repo.Block] {
-	const first = `select bytes from block where did = $1 and cid = $2`
-	const page = `
-		select cid, bytes from block
-		where did = $1 and cid > $2 and rev > $3 and cid <> $4 order by cid limit $5`
-	return func(yield func(repo.Block) bool) {
-		var commit []byte
-		if err := tx.QueryRow(ctx, first, did, head.Bytes()).Scan(&commit); err != nil {
-			*failed = fmt.Errorf("export %s: head: %w", did, err)
-			return
-		}
-		if !yield(repo.Block{CID: head, Data: commit}) {
-			return
-		}
-		type row struct{ CID, Bytes []byte }
-		for after := []byte{}; ; {
-			rows, err := tx.Query(ctx, page, did, after, since, head.Bytes(), exportPage)
-			if err != nil {
-				*failed = fmt.Errorf("export %s: %w", did, err)
-				return
-			}
-			list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
-			if err != nil {
-				*failed = fmt.Errorf("export %s: %w", did, err)
-				return
-			}
-			for _, r := range list {
-				c, err := cid.Cast(r.CID)
-				if err != nil {
-					*failed = fmt.Errorf("export %s: stored CID %x: %w", did, r.CID, err)
-					return
-				}
-				if !yield(repo.Block{CID: c, Data: r.Bytes}) {
-					return
-				}
-			}
-			if len(list) < exportPage {
-				return
-			}
-			after = list[len(list)-1].CID
-		}
-	}
 }
 
 func (s *Server) getBlob(c *xrpc.Call) (any, error) {

@@ -37,6 +37,7 @@ type Server struct {
 	passwords   *passwords
 	tids        *tids
 	cache       *blockCache
+	queue       *repoQueue
 	files       blobFiles
 	exports     chan struct{} // one slot for each export that reads the database
 	logins      *limiter
@@ -90,6 +91,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		passwords: newPasswords(cfg.Argon2),
 		tids:      newTIDs(deps.Clock),
 		cache:     newBlockCache(cacheBytes),
+		queue:     newRepoQueue(),
 		files:     files,
 		exports:   make(chan struct{}, maxExports),
 		logins:    newLimiter(cfg.LoginRate, deps.Clock),

@@ -112,6 +112,11 @@ func (s *Server) write(ctx context.Context, acc *account, changes []change, swap
 	if err != nil {
 		return nil, err
 	}
+	leave, err := s.queue.enter(ctx, acc.DID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	var commit *repo.Commit
 	err = inPipeTx(ctx, s.pool, func(tx *pipeTx) error {
 		now, err := lockRepo(ctx, tx, acc.DID, changes)

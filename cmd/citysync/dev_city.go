@@ -21,10 +21,10 @@ func (s *stack) endpoint(port int) endpoint {
 	return endpoint{base: s.ports.url(port), http: s.http, patience: startPatience}
 }
 
-// runAccounts makes the accounts of the city, the ledger and the organizations, and
+// accountsPart makes the accounts of the city, the ledger and the organizations, and
 // writes the ledger's service into its DID document with its recovery key. Each DID
 // is saved before the next account is made.
-func (s *stack) runAccounts(ctx context.Context, ready func()) error {
+func (s *stack) accountsPart(ctx context.Context, ready func()) error {
 	recovery, err := rotationKey(s.secrets[secretRecovery])
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (s *stack) runAccounts(ctx context.Context, ready func()) error {
 			if a.ID == idLedger {
 				asked.RecoveryKey = recoveryDID
 			}
-			if a.DID, err = client.signUp(ctx, s.adminPassword(), asked); err != nil {
+			if a.DID, err = client.signUp(ctx, s.pdsSecrets().adminPassword(), asked); err != nil {
 				return err
 			}
 		}
@@ -140,7 +140,7 @@ func (s *stack) awaitOpen(ctx context.Context, epoch string) error {
 }
 
 func (s *stack) answers(ctx context.Context) error {
-	urls := []string{s.plcURL() + "/_health", s.ports.url(portPDS) + "/xrpc/_health", s.ports.url(portLedger) + "/checkpoint", s.ports.url(portWeb) + "/"}
+	urls := []string{s.plcURL + "/_health", s.ports.url(portPDS) + "/xrpc/_health", s.ports.url(portLedger) + "/checkpoint", s.ports.url(portWeb) + "/"}
 	if s.cfg.PLCURL != "" {
 		urls = urls[1:] // an outside directory has its own health
 	}
@@ -167,8 +167,8 @@ func (s *stack) answers(ctx context.Context) error {
 
 func (s *stack) readyInfo() *readyInfo {
 	r := &readyInfo{
-		Web: s.ports.url(portWeb), PDS: s.ports.url(portPDS), Ledger: s.ports.url(portLedger), PLC: s.plcURL(),
-		AdminPassword: s.adminPassword(), LedgerDID: s.state.did(idLedger).String(), AppViewDID: s.state.AppView.String(),
+		Web: s.ports.url(portWeb), PDS: s.ports.url(portPDS), Ledger: s.ports.url(portLedger), PLC: s.plcURL,
+		AdminPassword: s.pdsSecrets().adminPassword(), LedgerDID: s.state.did(idLedger).String(), AppViewDID: s.state.AppView.String(),
 		City:  readyCity{DID: s.state.did(idCity).String(), Handle: s.state.account(idCity).Handle},
 		Epoch: readyEpoch{Key: s.plan.Epoch.Key, StartsAt: s.plan.Epoch.StartsAt, EndsAt: s.plan.Epoch.EndsAt},
 		Plan:  &readyPlan{TZ: s.plan.TZ, Refused: s.state.Refused},
@@ -196,7 +196,7 @@ func (s *stack) printAddresses(w io.Writer, mail string) {
 		s.plan.Epoch.StartsAt.Format("2006-01-02"), s.plan.Epoch.EndsAt.Format("2006-01-02"))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range [][2]string{
-		{"web", s.ports.url(portWeb)}, {"pds", s.ports.url(portPDS)}, {"ledger", s.ports.url(portLedger)}, {"plc", s.plcURL()},
+		{"web", s.ports.url(portWeb)}, {"pds", s.ports.url(portPDS)}, {"ledger", s.ports.url(portLedger)}, {"plc", s.plcURL},
 		{"private", s.ports.url(portPrivate)}, {"city", s.state.did(idCity).String()}, {"log", s.state.did(idLedger).String()},
 		{"data", s.dir.path}, {"mail", mail},
 	} {

@@ -1,8 +1,251 @@
 package main
 
-import "github.com/urfave/cli/v3"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
 
-func pdsCommand(streams) *cli.Command     { return &cli.Command{Name: "pds"} }
-func appviewCommand(streams) *cli.Command { return &cli.Command{Name: "appview"} }
-func ledgerCommand(streams) *cli.Command  { return &cli.Command{Name: "ledger"} }
-func adminCommand(streams) *cli.Command   { return &cli.Command{Name: "admin"} }
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/urfave/cli/v3"
+
+	"city-sync.org/citysync/appview"
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/obs"
+	"city-sync.org/citysync/internal/service"
+	"city-sync.org/citysync/ledger"
+	"city-sync.org/citysync/pds"
+)
+
+// A service alone listens on loopback: a proxy in front of it has the public name.
+
+const secretLedgerPassword = "ledger-password"
+
+func serviceFlags(port int, more ...cli.Flag) []cli.Flag {
+	return append([]cli.Flag{
+		intFlag("port", port, "`PORT` to listen on, on loopback"),
+		intFlag("private-port", 0, "`PORT` of metrics, readiness and profiles; none without it"),
+		stringFlag("database-url", "", "PostgreSQL `DSN`"),
+		stringFlag("public-url", "", "`URL` under which others reach this service"),
+		stringFlag("plc-url", "https://plc.directory", "`URL` of the did:plc directory"),
+		boolFlag("allow-loopback", "let this service call services on this machine"),
+	}, more...)
+}
+
+// alone is one service in a process of its own.
+type alone struct {
+	ground
+	cmd    *cli.Command
+	public string
+	ready  atomic.Bool
+}
+
+func newAlone(c *cli.Command, s streams) (*alone, error) {
+	if err := noArguments(c); err != nil {
+		return nil, err
+	}
+	for _, flag := range []string{"database-url", "public-url"} {
+		if c.String(flag) == "" {
+			return nil, fmt.Errorf("--%s is needed", flag)
+		}
+	}
+	public, err := httpURL("public-url", c.String("public-url"))
+	if err != nil {
+		return nil, err
+	}
+	plc, err := httpURL("plc-url", c.String("plc-url"))
+	if err != nil {
+		return nil, err
+	}
+	return &alone{
+		ground: ground{
+			dsn: c.String("database-url"), plcURL: plc, log: obs.Logger(s.err, true, slog.LevelInfo), clock: clock.System(),
+			http: outbound(c.Bool("allow-loopback")), registry: obs.Registry(),
+		},
+		cmd: c, public: public,
+	}, nil
+}
+
+// run listens and serves until ctx ends.
+func (a *alone) run(ctx context.Context, serve func(context.Context, []net.Listener, func()) error) error {
+	ls, err := service.Listen(a.cmd.Int("port"))
+	if err != nil {
+		return err
+	}
+	var parts []service.Component
+	if port := a.cmd.Int("private-port"); port != 0 {
+		private, err := service.Listen(port)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, service.HTTP("private", private, obs.Handler(a.registry, a.readiness)))
+	}
+	parts = append(parts, part(a.cmd.Name, func(ctx context.Context, ready func()) error {
+		return serve(ctx, ls, func() {
+			a.ready.Store(true)
+			ready()
+		})
+	}))
+	return service.Run(ctx, a.log, parts...)
+}
+
+func (a *alone) readiness(context.Context) error {
+	if !a.ready.Load() {
+		return errors.New("the service is starting")
+	}
+	return nil
+}
+
+// secret reads one of the service's secret files.
+func (a *alone) secret(name string) ([]byte, error) {
+	path := filepath.Join(a.cmd.String("secrets"), name)
+	raw, err := readSecretFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseSecret(path, raw)
+}
+
+func (a *alone) did(flag string) (syntax.DID, error) {
+	did, err := syntax.ParseDID(a.cmd.String(flag))
+	if err != nil {
+		return "", fmt.Errorf("--%s %q: %w", flag, a.cmd.String(flag), err)
+	}
+	return did, nil
+}
+
+func list(s string) []string {
+	var out []string
+	for item := range strings.SplitSeq(s, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+func secretsFlag(names ...string) cli.Flag {
+	return stringFlag("secrets", "", "`FOLDER` with the files "+strings.Join(names, ", ")+", each 64 hex digits and mode 0600")
+}
+
+func pdsCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name:  "pds",
+		Usage: "run a personal data server alone",
+		Flags: serviceFlags(defaultPortBase+portPDS,
+			stringFlag("service-did", "", "`DID` of this server"),
+			stringFlag("handle-domains", "", "`DOMAINS` under which accounts get a label, each with its dot, by comma"),
+			boolFlag("open-registration", "let anyone sign up, without an invite"),
+			stringFlag("blobs", "", "`FOLDER` for blobs"),
+			secretsFlag(secretAdmin, secretMaster, secretTokens, secretRotation),
+		),
+		Action: func(ctx context.Context, c *cli.Command) error {
+			a, err := newAlone(c, s)
+			if err != nil {
+				return err
+			}
+			did, err := a.did("service-did")
+			if err != nil {
+				return err
+			}
+			if c.String("blobs") == "" {
+				return errors.New("--blobs is needed")
+			}
+			var keys pdsSecrets
+			for name, key := range map[string]*[]byte{
+				secretAdmin: &keys.admin, secretMaster: &keys.master, secretTokens: &keys.tokens, secretRotation: &keys.rotation,
+			} {
+				if *key, err = a.secret(name); err != nil {
+					return err
+				}
+			}
+			cfg := pds.Config{
+				PublicURL: a.public, ServiceDID: did, HandleDomains: list(c.String("handle-domains")), InviteRequired: !c.Bool("open-registration"),
+			}
+			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
+				return a.runPDS(ctx, cfg, keys, c.String("blobs"), ls, ready)
+			})
+		},
+	}
+}
+
+func ledgerCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name:  "ledger",
+		Usage: "run a city's ledger alone",
+		Flags: serviceFlags(defaultPortBase+portLedger,
+			stringFlag("city-did", "", "`DID` of the city"),
+			stringFlag("ledger-did", "", "`DID` of the ledger's account"),
+			stringFlag("tz", "", "the city's `ZONE`, such as America/Los_Angeles"),
+			stringFlag("pds-url", "", "`URL` of the PDS that hosts the ledger's account"),
+			stringFlag("hosts", "", "`URLS` of the PDSs to read, by comma (default: that PDS)"),
+			stringFlag("web-url", "", "`URL` of the AppView, told to verifiers"),
+			secretsFlag(secretLog, secretLedgerPassword),
+		),
+		Action: func(ctx context.Context, c *cli.Command) error {
+			a, err := newAlone(c, s)
+			if err != nil {
+				return err
+			}
+			cfg := ledger.Config{
+				TZ: c.String("tz"), PDS: c.String("pds-url"), PDSURL: c.String("pds-url"), WebURL: c.String("web-url"),
+				PublicURL: a.public, PLCURL: loopbackPLC(a.plcURL), Sources: list(c.String("hosts")),
+			}
+			if cfg.City, err = a.did("city-did"); err != nil {
+				return err
+			}
+			if cfg.DID, err = a.did("ledger-did"); err != nil {
+				return err
+			}
+			cfg.Identifier = cfg.DID.String()
+			if len(cfg.Sources) == 0 {
+				cfg.Sources = []string{cfg.PDS}
+			}
+			seed, err := a.secret(secretLog)
+			if err != nil {
+				return err
+			}
+			password, err := readSecretFile(filepath.Join(c.String("secrets"), secretLedgerPassword))
+			if err != nil {
+				return err
+			}
+			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
+				return a.runLedger(ctx, cfg, seed, strings.TrimSpace(string(password)), ls, ready)
+			})
+		},
+	}
+}
+
+func appviewCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name:  "appview",
+		Usage: "run an AppView with its pages alone",
+		Flags: serviceFlags(defaultPortBase+portWeb,
+			stringFlag("city-did", "", "`DID` of the city"),
+			stringFlag("hosts", "", "`URLS` of the PDSs to read, by comma"),
+			stringFlag("ledger-url", "", "`URL` of the city's ledger"),
+			boolFlag("demonstration", "say on every page that the organizations are examples"),
+		),
+		Action: func(ctx context.Context, c *cli.Command) error {
+			a, err := newAlone(c, s)
+			if err != nil {
+				return err
+			}
+			did, err := a.did("city-did")
+			if err != nil {
+				return err
+			}
+			cfg := appview.Config{
+				PublicURL: a.public, City: did.String(), Hosts: list(c.String("hosts")), LedgerURL: c.String("ledger-url"),
+				PLCURL: loopbackPLC(a.plcURL), Demonstration: c.Bool("demonstration"),
+			}
+			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
+				return a.runAppView(ctx, cfg, ls, ready)
+			})
+		},
+	}
+}

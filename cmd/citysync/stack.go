@@ -5,22 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
-	"os"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"city-sync.org/citysync/appview"
-	"city-sync.org/citysync/appview/index"
-	"city-sync.org/citysync/appview/query"
 	"city-sync.org/citysync/internal/city"
 	"city-sync.org/citysync/internal/clock"
-	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/identity/plcdev"
 	"city-sync.org/citysync/internal/obs"
-	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/pg/pgdev"
 	"city-sync.org/citysync/internal/service"
 	"city-sync.org/citysync/ledger"
@@ -33,20 +25,15 @@ const handleDomain = ".test"
 // loopback HTTP. Its parts start in the order of parts, each using what those before
 // it left here, and stop in the reverse one.
 type stack struct {
-	cfg   devConfig
-	dir   *dataDir
-	state *cityState
-	plan  *city.City
-	ports *ports
-	log   *slog.Logger
-	clock clock.Clock
-	http  *http.Client
+	ground // its database address is set by the part postgres
 
-	registry *prometheus.Registry
-	ready    atomic.Bool
-	secrets  map[string][]byte
-
-	dsn string // set by the part postgres
+	cfg     devConfig
+	dir     *dataDir
+	state   *cityState
+	plan    *city.City
+	ports   *ports
+	secrets map[string][]byte
+	ready   atomic.Bool
 }
 
 // Secrets of a city, one file each.
@@ -61,8 +48,11 @@ const (
 
 func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p *ports, log *slog.Logger) (*stack, error) {
 	s := &stack{
-		cfg: cfg, dir: dir, state: state, plan: plan, ports: p, log: log, clock: clock.System(), http: httpClient(),
-		registry: obs.Registry(), secrets: map[string][]byte{},
+		ground: ground{log: log, clock: clock.System(), http: httpClient(), registry: obs.Registry(), plcURL: p.url(portPLC)},
+		cfg:    cfg, dir: dir, state: state, plan: plan, ports: p, secrets: map[string][]byte{},
+	}
+	if cfg.PLCURL != "" {
+		s.plcURL = cfg.PLCURL
 	}
 	for _, name := range []string{secretAdmin, secretMaster, secretTokens, secretRotation, secretRecovery, secretLog} {
 		key, err := dir.secret(name)
@@ -74,51 +64,34 @@ func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p 
 	return s, nil
 }
 
-func (s *stack) adminPassword() string { return fmt.Sprintf("%x", s.secrets[secretAdmin]) }
-
-func (s *stack) plcURL() string {
-	if s.cfg.PLCURL != "" {
-		return s.cfg.PLCURL
-	}
-	return s.ports.url(portPLC)
+func (s *stack) pdsSecrets() pdsSecrets {
+	return pdsSecrets{s.secrets[secretAdmin], s.secrets[secretMaster], s.secrets[secretTokens], s.secrets[secretRotation]}
 }
 
 // loopbackPLC is the directory's address where verifiers on this machine are told of
 // it, "" where it is on the network.
-func (s *stack) loopbackPLC() string {
-	u, err := url.Parse(s.plcURL())
+func loopbackPLC(plcURL string) string {
+	u, err := url.Parse(plcURL)
 	if err != nil {
 		return ""
 	}
 	if ip := net.ParseIP(u.Hostname()); u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
-		return s.plcURL()
+		return plcURL
 	}
 	return ""
 }
 
-func (s *stack) plc() *identity.PLC { return identity.NewPLC(s.plcURL(), s.http) }
-
-// directory is made anew for each service: none shares another's cache.
-func (s *stack) directory() *identity.Directory {
-	return identity.NewDirectory(identity.Config{PLCURL: s.plcURL(), HTTP: s.http, Clock: s.clock})
-}
-
-// metrics keeps apart what two services count under one name.
-func (s *stack) metrics(name string) prometheus.Registerer {
-	return prometheus.WrapRegistererWith(prometheus.Labels{"service": name}, s.registry)
-}
-
 func (s *stack) parts(final service.Component) []service.Component {
-	parts := []service.Component{
+	return []service.Component{
 		service.HTTP("private", s.ports.listeners[portPrivate], obs.Handler(s.registry, s.readiness)),
-		part("postgres", s.runPostgres),
-		part("plc", s.runPLC),
-		part("pds", s.runPDS),
-		part("accounts", s.runAccounts),
-		part("ledger", s.runLedger),
-		part("appview", s.runAppView),
+		part("postgres", s.postgresPart),
+		part("plc", s.plcPart),
+		part("pds", s.pdsPart),
+		part("accounts", s.accountsPart),
+		part("ledger", s.ledgerPart),
+		part("appview", s.appviewPart),
+		final,
 	}
-	return append(parts, final)
 }
 
 func (s *stack) readiness(context.Context) error {
@@ -128,7 +101,7 @@ func (s *stack) readiness(context.Context) error {
 	return nil
 }
 
-func (s *stack) runPostgres(ctx context.Context, ready func()) error {
+func (s *stack) postgresPart(ctx context.Context, ready func()) error {
 	s.dsn = s.cfg.DatabaseURL
 	if s.dsn != "" {
 		if err := claimDatabase(ctx, s.dsn, s.state.Instance, false); err != nil {
@@ -137,7 +110,7 @@ func (s *stack) runPostgres(ctx context.Context, ready func()) error {
 		ready()
 		return nil
 	}
-	server, err := pgdev.Start(ctx, pgdev.Config{DataDir: s.dir.file("postgres"), Log: s.log.With("service", "postgres")})
+	server, err := pgdev.Start(ctx, pgdev.Config{DataDir: s.dir.file("postgres"), Log: s.logger("postgres")})
 	if err != nil {
 		return err
 	}
@@ -161,7 +134,7 @@ func firstOf(first, second error) error {
 	return second
 }
 
-func (s *stack) runPLC(ctx context.Context, ready func()) error {
+func (s *stack) plcPart(ctx context.Context, ready func()) error {
 	listeners := s.ports.listeners[portPLC]
 	if s.cfg.PLCURL != "" {
 		for _, l := range listeners {
@@ -179,42 +152,16 @@ func (s *stack) runPLC(ctx context.Context, ready func()) error {
 	return firstOf(err, directory.Close())
 }
 
-func (s *stack) runPDS(ctx context.Context, ready func()) error {
-	rotation, err := rotationKey(s.secrets[secretRotation])
-	if err != nil {
-		return err
-	}
+func (s *stack) pdsPart(ctx context.Context, ready func()) error {
 	if err := s.serviceDIDs(ctx); err != nil {
 		return err
 	}
-	pool, err := pg.Open(ctx, s.dsn, schemaPDS)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	if err := pg.Migrate(ctx, pool, schemaPDS, pds.Migrations()); err != nil {
-		return err
-	}
-	blobs := s.dir.file("blobs")
-	if err := os.MkdirAll(blobs, 0o700); err != nil {
-		return fmt.Errorf("blob folder: %w", err)
-	}
 	// The demonstration signs up and signs in dozens of people from one address.
 	many := pds.Rate{Points: 100_000, Window: rateWindow}
-	server, err := pds.New(pds.Config{
+	return s.runPDS(ctx, pds.Config{
 		PublicURL: s.ports.url(portPDS), ServiceDID: s.state.PDS, HandleDomains: []string{handleDomain}, InviteRequired: true,
-		Version: version(), LoginRate: many, AddressRate: many, SignupRate: many,
-	}, pds.Deps{
-		Pool: pool, PLC: s.plc(), Directory: s.directory(), Clock: s.clock, Log: s.log.With("service", "pds"), Registry: s.metrics("pds"),
-		AdminPassword: s.adminPassword(), MasterKey: s.secrets[secretMaster], RotationKey: rotation,
-		JWTSecret: s.secrets[secretTokens], BlobDir: blobs,
-	})
-	if err != nil {
-		return err
-	}
-	ready()
-	return service.Run(ctx, s.log, service.Func("pds work", server.Run),
-		service.HTTP("pds", s.ports.listeners[portPDS], server.Handler()))
+		LoginRate: many, AddressRate: many, SignupRate: many,
+	}, s.pdsSecrets(), s.dir.file("blobs"), s.ports.listeners[portPDS], ready)
 }
 
 // serviceDIDs registers the two services that have no repository, once.
@@ -236,61 +183,18 @@ func (s *stack) serviceDIDs(ctx context.Context) error {
 	return s.dir.saveState(s.state)
 }
 
-func (s *stack) runLedger(ctx context.Context, ready func()) error {
+func (s *stack) ledgerPart(ctx context.Context, ready func()) error {
 	account := s.state.account(idLedger)
-	skey, _, err := logKeys(account.DID, s.secrets[secretLog])
-	if err != nil {
-		return err
-	}
-	pool, err := pg.Open(ctx, s.dsn, schemaLedger)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	if err := pg.Migrate(ctx, pool, schemaLedger, ledger.Migrations()); err != nil {
-		return err
-	}
-	l, err := ledger.New(ctx, ledger.Config{
+	return s.runLedger(ctx, ledger.Config{
 		City: s.state.did(idCity), TZ: s.plan.TZ, DID: account.DID, PDS: s.ports.url(portPDS), Identifier: account.Handle,
 		Sources: []string{s.ports.url(portPDS)},
-		WebURL:  s.ports.url(portWeb), PDSURL: s.ports.url(portPDS), PublicURL: s.ports.url(portLedger), PLCURL: s.loopbackPLC(),
-	}, ledger.Deps{
-		Pool: pool, Directory: s.directory(), HTTP: s.http, Clock: s.clock, Log: s.log.With("service", "ledger"), Metrics: s.metrics("ledger"),
-		LogKey: skey, Password: account.Password,
-	})
-	if err != nil {
-		return err
-	}
-	ready()
-	return service.Run(ctx, s.log, service.Func("ledger work", l.Run),
-		service.HTTP("ledger", s.ports.listeners[portLedger], l.Handler()))
+		WebURL:  s.ports.url(portWeb), PDSURL: s.ports.url(portPDS), PublicURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL),
+	}, s.secrets[secretLog], account.Password, s.ports.listeners[portLedger], ready)
 }
 
-func (s *stack) runAppView(ctx context.Context, ready func()) error {
-	pool, err := pg.Open(ctx, s.dsn, schemaAppView)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	if err := pg.Migrate(ctx, pool, schemaAppView, index.Migrations()); err != nil {
-		return err
-	}
-	log := s.log.With("service", "appview")
-	x, err := index.New(pool, s.clock, log, s.metrics("appview"))
-	if err != nil {
-		return err
-	}
-	a, err := appview.New(appview.Config{
+func (s *stack) appviewPart(ctx context.Context, ready func()) error {
+	return s.runAppView(ctx, appview.Config{
 		PublicURL: s.ports.url(portWeb), City: s.state.did(idCity).String(), Hosts: []string{s.ports.url(portPDS)},
-		LedgerURL: s.ports.url(portLedger), PLCURL: s.loopbackPLC(), Demonstration: true,
-	}, appview.Deps{
-		Index: x, Query: query.New(pool, s.state.did(idCity).String()), Directory: s.directory(), HTTP: s.http, Clock: s.clock,
-		Log: log, Registry: s.metrics("appview"),
-	})
-	if err != nil {
-		return err
-	}
-	ready()
-	return service.Run(ctx, s.log, service.Func("appview work", a.Run),
-		service.HTTP("web", s.ports.listeners[portWeb], a.Handler()))
+		LedgerURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL), Demonstration: true,
+	}, s.ports.listeners[portWeb], ready)
 }

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"city-sync.org/citysync/appview"
+	"city-sync.org/citysync/appview/index"
+	"city-sync.org/citysync/appview/query"
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/identity"
+	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/service"
+	"city-sync.org/citysync/ledger"
+	"city-sync.org/citysync/pds"
+)
+
+// ground is what every service stands on, in the city's one process as alone.
+type ground struct {
+	dsn      string
+	plcURL   string
+	log      *slog.Logger
+	clock    clock.Clock
+	http     *http.Client
+	registry *prometheus.Registry
+}
+
+func (g *ground) plc() *identity.PLC { return identity.NewPLC(g.plcURL, g.http) }
+
+// directory is made anew for each service: none shares another's cache.
+func (g *ground) directory() *identity.Directory {
+	return identity.NewDirectory(identity.Config{PLCURL: g.plcURL, HTTP: g.http, Clock: g.clock})
+}
+
+// metrics keeps apart what two services count under one name.
+func (g *ground) metrics(name string) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"service": name}, g.registry)
+}
+
+func (g *ground) logger(name string) *slog.Logger { return g.log.With("service", name) }
+
+// pdsSecrets are the keys of a PDS, 32 bytes each.
+type pdsSecrets struct{ admin, master, tokens, rotation []byte }
+
+// adminPassword is what the operator types: the secret's hex digits.
+func (s pdsSecrets) adminPassword() string { return fmt.Sprintf("%x", s.admin) }
+
+func (g *ground) runPDS(ctx context.Context, cfg pds.Config, secrets pdsSecrets, blobs string, ls []net.Listener, ready func()) error {
+	rotation, err := rotationKey(secrets.rotation)
+	if err != nil {
+		return err
+	}
+	pool, err := pg.Open(ctx, g.dsn, schemaPDS)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if err := pg.Migrate(ctx, pool, schemaPDS, pds.Migrations()); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(blobs, 0o700); err != nil {
+		return fmt.Errorf("blob folder: %w", err)
+	}
+	cfg.Version = version()
+	server, err := pds.New(cfg, pds.Deps{
+		Pool: pool, PLC: g.plc(), Directory: g.directory(), Clock: g.clock, Log: g.logger("pds"), Registry: g.metrics("pds"),
+		AdminPassword: secrets.adminPassword(), MasterKey: secrets.master, RotationKey: rotation, JWTSecret: secrets.tokens, BlobDir: blobs,
+	})
+	if err != nil {
+		return err
+	}
+	ready()
+	return service.Run(ctx, g.log, service.Func("pds work", server.Run), service.HTTP("pds", ls, server.Handler()))
+}
+
+func (g *ground) runLedger(ctx context.Context, cfg ledger.Config, logSeed []byte, password string, ls []net.Listener, ready func()) error {
+	skey, _, err := logKeys(cfg.DID, logSeed)
+	if err != nil {
+		return err
+	}
+	pool, err := pg.Open(ctx, g.dsn, schemaLedger)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if err := pg.Migrate(ctx, pool, schemaLedger, ledger.Migrations()); err != nil {
+		return err
+	}
+	l, err := ledger.New(ctx, cfg, ledger.Deps{
+		Pool: pool, Directory: g.directory(), HTTP: g.http, Clock: g.clock, Log: g.logger("ledger"), Metrics: g.metrics("ledger"),
+		LogKey: skey, Password: password,
+	})
+	if err != nil {
+		return err
+	}
+	ready()
+	return service.Run(ctx, g.log, service.Func("ledger work", l.Run), service.HTTP("ledger", ls, l.Handler()))
+}
+
+func (g *ground) runAppView(ctx context.Context, cfg appview.Config, ls []net.Listener, ready func()) error {
+	pool, err := pg.Open(ctx, g.dsn, schemaAppView)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if err := pg.Migrate(ctx, pool, schemaAppView, index.Migrations()); err != nil {
+		return err
+	}
+	x, err := index.New(pool, g.clock, g.logger("appview"), g.metrics("appview"))
+	if err != nil {
+		return err
+	}
+	a, err := appview.New(cfg, appview.Deps{
+		Index: x, Query: query.New(pool, cfg.City), Directory: g.directory(), HTTP: g.http, Clock: g.clock,
+		Log: g.logger("appview"), Registry: g.metrics("appview"),
+	})
+	if err != nil {
+		return err
+	}
+	ready()
+	return service.Run(ctx, g.log, service.Func("appview work", a.Run), service.HTTP("web", ls, a.Handler()))
+}

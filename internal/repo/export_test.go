@@ -117,3 +117,12 @@ func Unsigned(b []byte) ([]byte, []byte, error) {
 	c.sig = nil
 	return c.encode(), sig, nil
 }
+
+// DataOf is the tree's root that a commit block names.
+func DataOf(b []byte) cid.Cid {
+	c, err := decodeCommit(b)
+	if err != nil {
+		panic(err)
+	}
+	return c.data
+}

@@ -246,8 +246,8 @@ func TestMalformedCARsAreRefused(t *testing.T) {
 		"root raw":                   {repo.ErrCAR, carHeader(1, cid.NewCidV1(cid.Raw, noteCID.Hash()))},
 		"header of a megabyte":       {repo.ErrTooBig, section(make([]byte, 1<<20))},
 		"block of a gigabyte":        {repo.ErrTooBig, append(bytes.Clone(head), binary.AppendUvarint(nil, 1<<30)...)},
-		"length of ten bytes":        {repo.ErrCAR, append(bytes.Clone(head), bytes.Repeat([]byte{0xff}, 10)...)},
-		"length not shortest":        {repo.ErrCAR, append(bytes.Clone(head), 0xa4, 0x00)},
+		"length of ten bytes":        {repo.ErrCAR, append(bytes.Clone(head), append(bytes.Repeat([]byte{0xff}, 10), 1)...)},
+		"length not shortest":        {repo.ErrCAR, bytes.Join([][]byte{head, {good[0] | 0x80, 0}, good[1:]}, nil)},
 		"section without a CID":      {repo.ErrCAR, append(bytes.Clone(head), section([]byte{1, 0x71})...)},
 		"empty section":              {repo.ErrCAR, append(bytes.Clone(head), 0)},
 		"hash of another block":      {repo.ErrCAR, append(bytes.Clone(head), section(noteCID.Bytes(), repotest.Note("y"))...)},
@@ -264,6 +264,44 @@ func TestMalformedCARsAreRefused(t *testing.T) {
 	file, err := repo.ReadCAR(bytes.NewReader(bytes.Join([][]byte{head, good, good, rawBlock}, nil)), repo.Limits{})
 	require.NoError(t, err, "a block may come twice, and raw")
 	require.Len(t, file.Blocks, 2)
+}
+
+func TestMalformedCommitObjectsAreRefused(t *testing.T) {
+	t.Parallel()
+	a := repotest.NewAuthor(t, "a")
+	a.Commit()
+	sig := make([]byte, 64)
+	object := func(n int, did, rev string, sig []byte, data cid.Cid, version int64, rest ...byte) []byte {
+		b := dagcbor.AppendMap(nil, n)
+		b = dagcbor.AppendText(dagcbor.AppendText(b, "did"), did)
+		b = dagcbor.AppendText(dagcbor.AppendText(b, "rev"), rev)
+		b = dagcbor.AppendBytes(dagcbor.AppendText(b, "sig"), sig)
+		b = dagcbor.AppendCID(dagcbor.AppendText(b, "data"), data)
+		b = dagcbor.AppendNull(dagcbor.AppendText(b, "prev"))
+		return append(dagcbor.AppendInt(dagcbor.AppendText(b, "version"), version), rest...)
+	}
+	did, rev, data := string(a.DID), a.Head.Rev, a.Head.Data
+	for name, c := range map[string]struct {
+		want   repo.Reason
+		object []byte
+	}{
+		"well formed, not signed": {repo.BadSignature, object(6, did, rev, sig, data, 3)},
+		"version 2":               {repo.BadStructure, object(6, did, rev, sig, data, 2)},
+		"signature cut":           {repo.BadStructure, object(6, did, rev, sig[:63], data, 3)},
+		"signature empty":         {repo.BadStructure, object(6, did, rev, nil, data, 3)},
+		"rev not a TID":           {repo.BadStructure, object(6, did, "now", sig, data, 3)},
+		"author not a DID":        {repo.BadStructure, object(6, "alice", rev, sig, data, 3)},
+		"root raw":                {repo.BadStructure, object(6, did, rev, sig, cid.NewCidV1(cid.Raw, data.Hash()), 3)},
+		"one field more":          {repo.BadStructure, object(7, did, rev, sig, data, 3, 0x67, 'z', 'z', 'z', 'z', 'z', 'z', 'z', 0)},
+		"bytes after it":          {repo.BadStructure, object(6, did, rev, sig, data, 3, 0)},
+		"a record":                {repo.BadStructure, note},
+	} {
+		b := block(c.object)
+		car := carOf(t, b.CID, b, repo.Block{CID: data, Data: a.Blocks[data]})
+		_, err := repo.VerifyRepo(t.Context(), bytes.NewReader(car), a.DID, a.Public(), repo.Limits{})
+		t.Log(name)
+		requireReason(t, c.want, err)
+	}
 }
 
 // oneStep gives an author with some history and the event of the next commit.
@@ -310,7 +348,7 @@ func TestAlteredEventsAreRefused(t *testing.T) {
 		"update without CID":      {repo.BadStructure, func(ev *firehose.Commit, _ *repo.State) { ev.Ops[1].CID = nil }},
 		"update to the same":      {repo.BadStructure, func(ev *firehose.Commit, _ *repo.State) { ev.Ops[1].Prev = ev.Ops[1].CID }},
 		"delete without prev":     {repo.BadStructure, func(ev *firehose.Commit, _ *repo.State) { ev.Ops[2].Prev = nil }},
-		"delete with CID":         {repo.BadStructure, func(ev *firehose.Commit, _ *repo.State) { ev.Ops[2].CID = &other }},
+		"delete with CID":         {repo.BadStructure, func(ev *firehose.Commit, _ *repo.State) { ev.Ops[2].CID = ev.Ops[0].CID }},
 		"unknown action":          {repo.BadStructure, func(ev *firehose.Commit, _ *repo.State) { ev.Ops[0].Action = "merge" }},
 		"path without slash":      {repo.BadStructure, func(ev *firehose.Commit, _ *repo.State) { ev.Ops[0].Path = "note" }},
 		"one path twice":          {repo.BadStructure, func(ev *firehose.Commit, _ *repo.State) { ev.Ops = append(ev.Ops, ev.Ops[0]) }},

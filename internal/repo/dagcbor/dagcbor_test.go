@@ -55,6 +55,15 @@ func TestNestingIsCapped(t *testing.T) {
 	assert.ErrorIs(t, dagcbor.Validate(deep(1_000_000)), dagcbor.ErrSyntax)
 }
 
+// A caller may take memory for what a head announces.
+func TestHeadsAnnounceNoMoreThanThereIs(t *testing.T) {
+	t.Parallel()
+	_, err := dagcbor.NewReader([]byte{0x9a, 0x3b, 0x9a, 0xca, 0}).Array()
+	require.ErrorIs(t, err, dagcbor.ErrSyntax)
+	_, err = dagcbor.NewReader([]byte{0xa2, 0x61, 'a', 1}).Map()
+	require.ErrorIs(t, err, dagcbor.ErrSyntax)
+}
+
 func TestWritingReadsBack(t *testing.T) {
 	t.Parallel()
 	for _, v := range []int64{0, 1, 23, 24, 255, 256, 65535, 65536, math.MaxUint32, math.MaxUint32 + 1, math.MaxInt64, -1, -24, -25, -256, -257, math.MinInt64} {

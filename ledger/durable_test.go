@@ -18,6 +18,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"city-sync.org/citysync/internal/firehose"
+	"city-sync.org/citysync/internal/pg/pgtest"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/lexicons"
@@ -70,35 +71,72 @@ func TestSnapshotFindsWhatWasMissed(t *testing.T) {
 	delete(c.library.paths, lexicons.WorkTask+"/"+rkeyOf(gone))
 	c.library.prepare(repo.Write{Action: repo.Delete, Collection: lexicons.WorkTask, RKey: rkeyOf(gone)})
 
-	var car bytes.Buffer
-	head := *c.library.head
-	require.NoError(t, repo.WriteCAR(&car, head.Commit, func(yield func(repo.Block) bool) {
-		seen := map[string]bool{}
-		emit := func(b repo.Block) bool {
-			if seen[b.CID.String()] {
-				return true
-			}
-			seen[b.CID.String()] = true
-			return yield(b)
-		}
-		if !emit(repo.Block{CID: head.Commit, Data: c.library.store[head.Commit]}) {
-			return
-		}
-		for id, data := range c.library.store {
-			if !emit(repo.Block{CID: id, Data: data}) {
-				return
-			}
-		}
-	}))
-	pub, err := c.library.key.PublicKey()
-	require.NoError(t, err)
-	full, err := repo.VerifyRepo(c.ctx, &car, c.library.did, pub, repo.Limits{})
-	require.NoError(t, err)
+	full := c.library.snapshot()
 	require.NoError(t, c.l.intake.Snapshot(c.ctx, host, 999, c.library.did, full, full.Proof))
 	c.status(fresh, "accepted")
 	res := c.capacity()
 	require.Equal(t, int64(48), res.num("outstanding"), "the deleted task's slot fell back, the missed one's are reserved")
 	require.Equal(t, int64(2), res.num("tasks"))
+}
+
+// snapshot is the whole repository as a host sends it, checked.
+func (a *actor) snapshot() *repo.Full {
+	a.w.t.Helper()
+	var car bytes.Buffer
+	require.NoError(a.w.t, repo.WriteCAR(&car, a.head.Commit, func(yield func(repo.Block) bool) {
+		if !yield(repo.Block{CID: a.head.Commit, Data: a.store[a.head.Commit]}) {
+			return
+		}
+		for id, data := range a.store {
+			if id != a.head.Commit && !yield(repo.Block{CID: id, Data: data}) {
+				return
+			}
+		}
+	}))
+	pub, err := a.key.PublicKey()
+	require.NoError(a.w.t, err)
+	full, err := repo.VerifyRepo(a.w.ctx, &car, a.did, pub, repo.Limits{})
+	require.NoError(a.w.t, err)
+	return full
+}
+
+// A ledger that starts late reads whole repositories, the city's perhaps last, and counts the same.
+func TestHistoryIsReadInAnyOrderOfRepositories(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	entryRef := c.catalog(c.library, entryOptions{})
+	task := c.task(c.library, entryRef, 2)
+	for range 2 { // more than one command takes
+		var writes []repo.Write
+		for range 120 {
+			w, _ := c.library.write(lexicons.WorkTask, c.tid(), c.taskRecord(c.swim, 1))
+			writes = append(writes, w)
+		}
+		c.library.deliver(c.library.prepare(writes...))
+	}
+	c.stop()
+	late := *c.world
+	late.pool = pgtest.Schema(t, Migrations())
+	late.start()
+	c.world = &late
+	for i, a := range []*actor{c.library, c.pool, c.city} {
+		full := a.snapshot()
+		require.NoError(t, late.l.intake.Snapshot(late.ctx, host, int64(i), a.did, full, full.Proof))
+		if a == c.library {
+			c.status(task, "waiting")
+		}
+	}
+	c.status(task, "waiting") // for its epoch
+	c.openEpoch()
+	c.status(task, "accepted")
+	require.Equal(t, int64(800), c.capacity().num("capacityMonth"))
+	require.Equal(t, int64(48), c.capacity().num("reserved"))
+	digest := late.l.seq.state.Digest()
+	for _, a := range []*actor{c.city, c.library} { // once more: nothing
+		full := a.snapshot()
+		require.NoError(t, late.l.intake.Snapshot(late.ctx, host, 9, a.did, full, full.Proof))
+	}
+	require.Equal(t, digest, late.l.seq.state.Digest())
 }
 
 func TestLogIsAppendOnly(t *testing.T) {

@@ -174,30 +174,31 @@ const (
 type waiter struct{ URI, CID string }
 
 // wait notes that a version waits for others, and tells whether there was room for it. What waits for ours, the city's records or the
-// opening of an epoch, is bounded by author and in all only: a city's whole history may arrive before its first record.
+// opening of an epoch, is bounded in all only: a city's whole history may arrive before its first record.
 func wait(ctx context.Context, q querier, f *fact, wants []string, ours func(want string) bool) (bool, error) {
-	for _, c := range []struct {
+	type bound struct {
 		sql  string
 		arg  any
 		most int64
-	}{
-		{`select count(*) from (select from waiting limit $1) w`, maxWaiting + 1, maxWaiting},
-		{`select count(*) from waiting where did = $1`, f.DID, maxWaitingPerAuthor},
-	} {
-		if over, err := more(ctx, q, c.sql, c.arg, c.most); err != nil || over {
-			return false, err
-		}
 	}
+	bounds := []bound{{`select count(*) from (select from waiting limit $1) w`, maxWaiting, maxWaiting}}
 	for _, want := range wants {
 		if len(want) > maxWant {
 			return false, nil
 		}
-		if ours(want) {
-			continue
+		if !ours(want) {
+			bounds = append(bounds,
+				bound{`select count(*) from waiting where wants = $1`, want, maxWaitingPerWant},
+				bound{`select count(*) from waiting where did = $1`, f.DID, maxWaitingPerAuthor})
 		}
-		over, err := more(ctx, q, `select count(*) from waiting where wants = $1`, want, maxWaitingPerWant)
-		if err != nil || over {
-			return false, err
+	}
+	for _, c := range bounds {
+		var n int64
+		if err := q.QueryRow(ctx, c.sql, c.arg).Scan(&n); err != nil {
+			return false, fmt.Errorf("count what waits: %w", err)
+		}
+		if n >= c.most {
+			return false, nil
 		}
 	}
 	for _, want := range wants {
@@ -207,14 +208,6 @@ func wait(ctx context.Context, q querier, f *fact, wants []string, ours func(wan
 		}
 	}
 	return true, nil
-}
-
-func more(ctx context.Context, q querier, sql string, arg any, most int64) (bool, error) {
-	var n int64
-	if err := q.QueryRow(ctx, sql, arg).Scan(&n); err != nil {
-		return false, fmt.Errorf("count what waits: %w", err)
-	}
-	return n >= most, nil
 }
 
 // wake takes out who waited for any of these, in the order they were seen.

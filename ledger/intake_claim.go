@@ -30,11 +30,9 @@ type claimRow struct {
 	Proof         *string
 	Public        bool
 	ClaimedAt     time.Time
-	ClosesAt      time.Time
-	EndsAt        time.Time
 }
 
-const claimColumns = `uri, cid, did, account, author, task, task_uri, task_cid, shift, token, status, proof, public, claimed_at, closes_at, ends_at`
+const claimColumns = `uri, cid, did, account, author, task, task_uri, task_cid, shift, token, status, proof, public, claimed_at`
 
 // claim takes a slot for a resident, in the order in which claims are seen.
 func (t *turn) claim(ctx context.Context, f *fact) error {
@@ -55,10 +53,6 @@ func (t *turn) claim(ctx context.Context, f *fact) error {
 	}
 	if task == nil || task.Coll != lexicons.WorkTask {
 		return xrpc.Errorf(400, rules.TaskNotAccepted, "the task was refused")
-	}
-	closes, ends, err := shiftTimes(task, r.ShiftId)
-	if err != nil {
-		return err
 	}
 	var terms citysync.WorkTask
 	if err := decodeRecord(task.CBOR, &terms); err != nil {
@@ -84,7 +78,7 @@ func (t *turn) claim(ctx context.Context, f *fact) error {
 	}
 	if err := putClaim(ctx, t.b.tx, &claimRow{
 		URI: f.URI, CID: f.CID, DID: f.DID, Account: held.Account[:], Author: task.DID, Task: held.First, TaskURI: task.URI, TaskCID: task.CID, Shift: r.ShiftId,
-		Token: held.Token, Status: "held", Public: e.Sensitivity == entry.SensitivityPublic, ClaimedAt: t.b.now, ClosesAt: closes, EndsAt: ends,
+		Token: held.Token, Status: "held", Public: e.Sensitivity == entry.SensitivityPublic, ClaimedAt: t.b.now,
 	}); err != nil {
 		return err
 	}
@@ -164,11 +158,6 @@ func getClaim(ctx context.Context, q querier, uri string) (*claimRow, error) {
 	return oneClaim(ctx, q, `select `+claimColumns+` from claim where uri = $1`, uri)
 }
 
-// claimByToken gives the claim that carries a token, ended or not; the last where it was claimed again.
-func claimByToken(ctx context.Context, q querier, token []byte) (*claimRow, error) {
-	return oneClaim(ctx, q, `select `+claimColumns+` from claim where token = $1 order by ord desc limit 1`, token)
-}
-
 func oneClaim(ctx context.Context, q querier, sql string, arg any) (*claimRow, error) {
 	rows, err := q.Query(ctx, sql, arg)
 	if err != nil {
@@ -190,11 +179,11 @@ func putClaim(ctx context.Context, q querier, c *claimRow) error {
 		return fmt.Errorf("keep claim: %w", err)
 	}
 	const insert = `insert into claim (` + claimColumns + `) values (@uri, @cid, @did, @account, @author, @task, @task_uri, @task_cid, @shift, @token,
-		@status, @proof, @public, @claimed_at, @closes_at, @ends_at)`
+		@status, @proof, @public, @claimed_at)`
 	if _, err := q.Exec(ctx, insert, pgx.NamedArgs{
 		"uri": c.URI, "cid": c.CID, "did": c.DID, "account": c.Account, "author": c.Author, "task": c.Task, "task_uri": c.TaskURI, "task_cid": c.TaskCID,
 		"shift": c.Shift, "token": c.Token, "status": c.Status, "proof": c.Proof, "public": c.Public,
-		"claimed_at": c.ClaimedAt, "closes_at": c.ClosesAt, "ends_at": c.EndsAt,
+		"claimed_at": c.ClaimedAt,
 	}); err != nil {
 		return fmt.Errorf("keep claim: %w", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
@@ -207,26 +206,4 @@ func (t *turn) ignoreRefusal(err error) error {
 		return nil
 	}
 	return err
-}
-
-// shiftTimes gives when a shift's claims close and when it ends, by the version that a claim cites.
-func shiftTimes(f *fact, shift string) (closes, ends time.Time, err error) {
-	var r citysync.WorkTask
-	if err := decodeRecord(f.CBOR, &r); err != nil {
-		return closes, ends, err
-	}
-	for _, s := range r.Shifts {
-		if s.Id != shift {
-			continue
-		}
-		if ends, err = instant(s.EndsAt); err != nil {
-			return closes, ends, err
-		}
-		closes = ends
-		if r.ClaimClosesAt != nil {
-			closes, err = instant(*r.ClaimClosesAt)
-		}
-		return closes, ends, err
-	}
-	return closes, ends, xrpc.Errorf(400, rules.InvalidRecord, "the task has no such shift")
 }

@@ -63,6 +63,8 @@ func (p *publisher) run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, errBroken):
+			return fmt.Errorf("publisher: %w", err)
 		case err != nil && failedAt.IsZero():
 			p.log.WarnContext(ctx, "receipts wait: the repository cannot be written", "err", err)
 			failedAt = now

@@ -114,80 +114,105 @@ func (in *intake) Commit(ctx context.Context, host string, seq int64, v *repo.Ve
 		}
 		changes = append(changes, c)
 	}
-	return in.take(ctx, host, seq, v.DID, repo.State{Rev: v.Rev, Data: v.Data}, func(context.Context, querier) ([]change, error) {
-		return changes, nil
-	})
+	return in.take(ctx, host, seq, v.DID, repo.State{Rev: v.Rev, Data: v.Data}, changes, nil)
 }
 
 // Snapshot implements follow.Sink: what stands is what the snapshot has, and what it has no more was deleted.
 func (in *intake) Snapshot(
 	ctx context.Context, host string, seq int64, did syntax.DID, full *repo.Full, proof func(path string) ([]byte, error),
 ) error {
-	type key struct{ coll, rkey string }
-	seen := map[key]bool{}
+	have, err := in.paths(ctx, did)
+	if err != nil {
+		return err
+	}
 	var changes []change
+	var all []string
 	for rec := range full.Records() {
-		path := rec.Path
-		coll, rkey, _ := strings.Cut(path, "/")
+		coll, rkey, _ := strings.Cut(rec.Path, "/")
 		if !slices.Contains(relevant, coll) {
 			continue
 		}
-		seen[key{coll, rkey}] = true
 		c := change{fact: fact{
-			URI: "at://" + did.String() + "/" + path, CID: rec.CID.String(), DID: did.String(), Coll: coll, RKey: rkey,
+			URI: "at://" + did.String() + "/" + rec.Path, CID: rec.CID.String(), DID: did.String(), Coll: coll, RKey: rkey,
 			Rev: full.Rev, Key: full.Key, CBOR: rec.Data,
 		}}
-		var err error
-		if c.Evidence, err = proof(path); err != nil {
+		all = append(all, c.URI)
+		held := have[c.URI]
+		delete(have, c.URI)
+		if held == c.CID {
+			continue
+		}
+		if c.Evidence, err = proof(rec.Path); err != nil {
 			return fmt.Errorf("evidence of %s: %w", c.URI, err)
 		}
 		c.invalid = checkRecord(coll, rkey, rec.Data)
 		changes = append(changes, c)
 	}
-	return in.take(ctx, host, seq, did, repo.State{Rev: full.Rev, Data: full.Data}, func(ctx context.Context, q querier) ([]change, error) {
-		rows, err := q.Query(ctx, `select coll, rkey, coalesce(cid, '') from current where did = $1 order by coll, rkey`, did.String())
-		if err != nil {
-			return nil, fmt.Errorf("paths of %s: %w", did, err)
+	var gone []change
+	for uri, held := range have {
+		if held == "" {
+			continue // deleted before
 		}
-		stand := map[string]string{}
-		var gone []change
-		var coll, rkey, have string
-		_, err = pgx.ForEachRow(rows, []any{&coll, &rkey, &have}, func() error {
-			uri := "at://" + did.String() + "/" + coll + "/" + rkey
-			stand[uri] = have
-			if have != "" && !seen[key{coll, rkey}] {
-				gone = append(gone, change{deleted: true, fact: fact{
-					URI: uri, DID: did.String(), Coll: coll, RKey: rkey, Rev: full.Rev,
-				}})
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("paths of %s: %w", did, err)
-		}
-		fresh := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return stand[c.URI] == c.CID })
-		return append(gone, fresh...), nil
-	})
+		path := strings.TrimPrefix(uri, "at://"+did.String()+"/")
+		coll, rkey, _ := strings.Cut(path, "/")
+		gone = append(gone, change{deleted: true, fact: fact{URI: uri, DID: did.String(), Coll: coll, RKey: rkey, Rev: full.Rev}})
+	}
+	slices.SortFunc(gone, func(a, b change) int { return strings.Compare(a.URI, b.URI) })
+	return in.take(ctx, host, seq, did, repo.State{Rev: full.Rev, Data: full.Data}, append(gone, changes...), all)
 }
 
-// take runs the changes of one commit and moves repository and cursor with them. A commit that was taken before changes nothing.
+// paths gives what is held of a repository: uri to CID, empty where it was deleted.
+func (in *intake) paths(ctx context.Context, did syntax.DID) (map[string]string, error) {
+	const list = `select 'at://' || did || '/' || coll || '/' || rkey, coalesce(cid, '') from current where did = $1`
+	rows, err := in.store.pool.Query(ctx, list, did.String())
+	if err != nil {
+		return nil, fmt.Errorf("paths of %s: %w", did, err)
+	}
+	have := map[string]string{}
+	var uri, held string
+	_, err = pgx.ForEachRow(rows, []any{&uri, &held}, func() error {
+		have[uri] = held
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("paths of %s: %w", did, err)
+	}
+	return have, nil
+}
+
+// changesAtOnce is how many changes one command takes, so that nobody at a counter waits for a whole repository.
+const changesAtOnce = 200
+
+// take runs the changes and moves repository and cursor with the last of them; before that a crash only repeats. Whoever waits is
+// woken at the end: what it waits for may come in several records. names are further arrivals to wake for.
 func (in *intake) take(
-	ctx context.Context, host string, seq int64, did syntax.DID, to repo.State, list func(context.Context, querier) ([]change, error),
+	ctx context.Context, host string, seq int64, did syntax.DID, to repo.State, changes []change, names []string,
 ) error {
+	for len(changes) > changesAtOnce {
+		part := changes[:changesAtOnce]
+		changes = changes[changesAtOnce:]
+		_, err := in.seq.must(ctx, "intake part", func(ctx context.Context, b *batch) (any, error) {
+			return nil, in.turn(b).changes(ctx, part)
+		})
+		if err != nil {
+			return err
+		}
+	}
 	_, err := in.seq.must(ctx, "intake", func(ctx context.Context, b *batch) (any, error) {
 		have, err := repoState(ctx, b.tx, did)
 		if err != nil {
 			return nil, err
 		}
-		if have.Rev < to.Rev {
-			changes, err := list(ctx, b.tx)
-			if err != nil {
-				return nil, err
-			}
-			if err := in.turn(b).changes(ctx, changes); err != nil {
-				return nil, err
-			}
+		if have.Rev < to.Rev { // else it was taken before
 			if err := putRepoState(ctx, b.tx, did, to); err != nil {
+				return nil, err
+			}
+			t := in.turn(b)
+			if err := t.changes(ctx, changes); err != nil {
+				return nil, err
+			}
+			t.arrived = append(t.arrived, names...)
+			if err := t.wakeAll(ctx); err != nil {
 				return nil, err
 			}
 		}

@@ -63,34 +63,7 @@ func (s *sequencer) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = s.store.replay(ctx, func(seq int64, leaf, hash, sealed []byte) error {
-		nodes, _, err := s.log.growHashes([]tlog.Hash{tlog.RecordHash(leaf)})
-		if err != nil {
-			return err
-		}
-		if h := tlog.RecordHash(leaf); string(h[:]) != string(hash) {
-			return broken("entry %d is not what its hash says", seq)
-		}
-		e, err := entry.Decode(leaf)
-		if err != nil {
-			return broken("entry %d: %w", seq, err)
-		}
-		if sealed != nil {
-			o, err := entry.DecodeOpening(sealed)
-			if err != nil {
-				return broken("opening of entry %d: %w", seq, err)
-			}
-			if err := e.Unseal(o); err != nil {
-				return broken("opening of entry %d: %w", seq, err)
-			}
-		}
-		if err := rules.Apply(s.state, *e); err != nil {
-			return broken("entry %d: %w", seq, err)
-		}
-		s.note(e)
-		s.log.accept(1, nodes)
-		return nil
-	})
+	err = s.store.replay(ctx, s.replayed)
 	if err != nil {
 		return err
 	}
@@ -105,6 +78,37 @@ func (s *sequencer) load(ctx context.Context) error {
 		return s.begin(ctx)
 	}
 	return s.publish(ctx, root)
+}
+
+// replayed takes one stored entry back into the tree and the state.
+func (s *sequencer) replayed(row *logRow) error {
+	hash := tlog.RecordHash(row.Leaf)
+	if string(hash[:]) != string(row.Hash) {
+		return broken("entry %d is not what its hash says", row.Seq)
+	}
+	nodes, _, err := s.log.growHashes([]tlog.Hash{hash})
+	if err != nil {
+		return err
+	}
+	e, err := entry.Decode(row.Leaf)
+	if err != nil {
+		return broken("entry %d: %w", row.Seq, err)
+	}
+	if row.Sealed != nil {
+		o, err := entry.DecodeOpening(row.Sealed)
+		if err != nil {
+			return broken("opening of entry %d: %w", row.Seq, err)
+		}
+		if err := e.Unseal(o); err != nil {
+			return broken("opening of entry %d: %w", row.Seq, err)
+		}
+	}
+	if err := rules.Apply(s.state, *e); err != nil {
+		return broken("entry %d: %w", row.Seq, err)
+	}
+	s.note(e)
+	s.log.accept(1, nodes)
+	return nil
 }
 
 // checkTree compares the stored head and nodes with the tree of the leaves.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -50,7 +51,7 @@ func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (locke
 		return lockedConn{}, 0, err
 	}
 	const lock = `select pg_advisory_lock(hashtextextended('citysync.ledger.writer.' || current_schema(), 0))`
-	if _, err := conn.Exec(ctx, fmt.Sprintf(`set lock_timeout = %d`, patience.Milliseconds())); err != nil {
+	if _, err := conn.Exec(ctx, `select set_config('lock_timeout', $1, false)`, strconv.FormatInt(patience.Milliseconds(), 10)); err != nil {
 		return fail(fmt.Errorf("set the writer's lock timeout: %w", err))
 	}
 	if _, err := conn.Exec(ctx, lock); err != nil {
@@ -85,25 +86,36 @@ func (s *store) leaves(ctx context.Context, from, n int64) ([][]byte, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[[]byte])
 }
 
-// replay gives fn every entry in order with what stands of its opening.
-func (s *store) replay(ctx context.Context, fn func(seq int64, leaf, hash, sealed []byte) error) error {
-	const all = `select e.seq, e.leaf, e.hash, o.sealed from entry e left join opening o using (seq) order by e.seq`
-	rows, err := s.pool.Query(ctx, all)
-	if err != nil {
-		return fmt.Errorf("read the log: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var seq int64
-		var leaf, hash, sealed []byte
-		if err := rows.Scan(&seq, &leaf, &hash, &sealed); err != nil {
-			return fmt.Errorf("read the log: %w", err)
+// replay gives fn every entry in order with what stands of its opening. It reads in pages: a long log is no long statement.
+func (s *store) replay(ctx context.Context, fn func(row *logRow) error) error {
+	const (
+		size = 5000
+		page = `select e.seq, e.leaf, e.hash, o.sealed from entry e left join opening o using (seq) where e.seq >= $1 order by e.seq limit $2`
+	)
+	for from := int64(0); ; {
+		rows, err := s.pool.Query(ctx, page, from, size)
+		if err != nil {
+			return fmt.Errorf("read the log from %d: %w", from, err)
 		}
-		if err := fn(seq, leaf, hash, sealed); err != nil {
-			return err
+		list, err := pgx.CollectRows(rows, pgx.RowToStructByName[logRow])
+		if err != nil {
+			return fmt.Errorf("read the log from %d: %w", from, err)
 		}
+		for i := range list {
+			if err := fn(&list[i]); err != nil {
+				return err
+			}
+		}
+		if len(list) < size {
+			return nil
+		}
+		from = list[len(list)-1].Seq + 1
 	}
-	return rows.Err()
+}
+
+type logRow struct {
+	Seq                int64
+	Leaf, Hash, Sealed []byte
 }
 
 func (s *store) nodes(ctx context.Context) ([]tlog.Hash, error) {

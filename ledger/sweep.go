@@ -77,27 +77,21 @@ func (t *turn) enterDue(ctx context.Context) (int, error) {
 
 // lapseDue ends claims that were not proved in time.
 func (t *turn) lapseDue(ctx context.Context) (int, error) {
-	var done int
-	for _, token := range t.b.state.Lapsing(t.b.now) {
-		if done == sweepRows {
-			break
-		}
-		c, err := claimByToken(ctx, t.b.tx, token)
-		if err != nil {
-			return 0, err
-		}
-		if c == nil || c.Status != "entered" {
-			return 0, broken("a claim stands in the log and not beside it")
-		}
-		if c.Proof != nil {
-			continue
-		}
-		if err := t.end(ctx, c, entry.UnclaimLapsed); err != nil {
+	const due = `select ` + claimColumns + ` from claim where token = any($1) and status = 'entered' and proof is null order by ord limit $2`
+	rows, err := t.b.tx.Query(ctx, due, t.b.state.Lapsing(t.b.now), sweepRows)
+	if err != nil {
+		return 0, fmt.Errorf("claims to lapse: %w", err)
+	}
+	claims, err := pgx.CollectRows(rows, pgx.RowToStructByName[claimRow])
+	if err != nil {
+		return 0, fmt.Errorf("claims to lapse: %w", err)
+	}
+	for i := range claims {
+		if err := t.end(ctx, &claims[i], entry.UnclaimLapsed); err != nil {
 			return 0, ours(err)
 		}
-		done++
 	}
-	return done, nil
+	return len(claims), nil
 }
 
 // releaseDue gives back the slots that nobody claimed before their shift was over.

@@ -86,6 +86,3 @@ func (t *treeLog) accept(entries int64, nodes []tlog.Hash) {
 	t.n += entries
 	t.hashes = append(t.hashes, nodes...)
 }
-
-// at returns a reader and root for an earlier size; the caller checked that the size is committed.
-func (t *treeLog) root(size int64) (tlog.Hash, error) { return tlog.TreeHash(size, t) }

@@ -37,7 +37,7 @@ func wantEpoch(book, epoch string) string { return "epochOpen " + book + " " + e
 func wantToken(token []byte) string       { return "verification " + hex.EncodeToString(token) }
 func wantClaim(token []byte) string       { return "claim " + hex.EncodeToString(token) }
 
-// changes takes all of a commit's changes before it wakes anybody: what they wait for may stand later in the same commit.
+// changes takes changes without waking anybody yet: what they wait for may stand later in the same commit.
 func (t *turn) changes(ctx context.Context, changes []change) error {
 	for i := range changes {
 		c := &changes[i]
@@ -51,7 +51,7 @@ func (t *turn) changes(ctx context.Context, changes []change) error {
 			return err
 		}
 	}
-	return t.wakeAll(ctx)
+	return nil
 }
 
 // mutable are the collections whose records are edited in place; the others are new records when they change.
@@ -140,11 +140,12 @@ func (t *turn) process(ctx context.Context, f *fact) error {
 		return nil
 	}
 	if f.DID != t.cfg.City.String() {
-		// Who is accredited is in the city's repository: read that first, in whatever order hosts are read.
+		// Who is accredited is in the city's repository: read that whole first, in whatever order hosts are read.
 		city := "at://" + t.cfg.City.String() + "/" + lexicons.ActorCity + "/self"
-		known, err := t.seen(ctx, city)
-		if err != nil {
-			return err
+		var known bool
+		const read = `select exists (select from fact where uri = $1) and exists (select from repo_state where did = $2)`
+		if err := t.b.tx.QueryRow(ctx, read, city, t.cfg.City.String()).Scan(&known); err != nil {
+			return fmt.Errorf("look for the city: %w", err)
 		}
 		if !known {
 			return t.wait(ctx, f, city)
@@ -294,15 +295,6 @@ func (t *turn) parentMissing(ctx context.Context, f *fact, wants []string) error
 		figures["missing"] = printable(wants[0])
 	}
 	return t.refuse(ctx, f, "what the record rests on did not come", "ParentMissing", figures)
-}
-
-// seen tells whether any version of a record came.
-func (t *turn) seen(ctx context.Context, uri string) (bool, error) {
-	var yes bool
-	if err := t.b.tx.QueryRow(ctx, `select exists (select from fact where uri = $1)`, uri).Scan(&yes); err != nil {
-		return false, fmt.Errorf("look for %s: %w", uri, err)
-	}
-	return yes, nil
 }
 
 // counted returns a cited version once it is accepted. While it is not there or waits, err is a refusal to wait; where it was

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -302,10 +301,5 @@ func (w *world) status(ref strong, want string) answer {
 }
 
 func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-func b64raw(s string) []byte {
-	b, _ := base64.RawStdEncoding.DecodeString(s)
-	return b
-}
 
 func receiptKeyless(n int64) string { return fmt.Sprint(n) }

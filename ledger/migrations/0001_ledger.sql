@@ -123,12 +123,9 @@ create table claim (
   status  text  collate "C" not null check (status in ('held', 'entered', 'minted', 'rejected', 'lapsed', 'withdrawn')),
   proof   text  collate "C",
   public  boolean not null,
-  claimed_at timestamptz not null,
-  closes_at  timestamptz not null,
-  ends_at    timestamptz not null
+  claimed_at timestamptz not null
 );
 create unique index claim_token on claim (token) where status in ('held', 'entered', 'minted', 'rejected');
-create index claim_open on claim (ends_at) where status in ('held', 'entered');
 create index claim_author on claim (author, ord);
 create index claim_shift on claim (task, shift);
 

@@ -36,7 +36,7 @@ func TestLeakStrangerMints(t *testing.T) {
 	w.Refused(rules.NotAccredited, rules.Activate{Now: w.Now, Issuer: stranger, Resident: stranger, Account: rulestest.Account(50)})
 	_, err := w.TryClaim(w.ClaimOf(0, task))
 	assert.Equal(t, rules.TaskNotAccepted, rules.Refused(err))
-	w.Refused(rules.TaskNotAccepted, w.Verify(task, make([]byte, 32)))
+	w.Refused(rules.NotAccredited, w.Verify(task, make([]byte, 32)))
 
 	real := w.Accept(w.Task(rulestest.Library, "u", 1))
 	token := w.Claim(0, real)

@@ -20,7 +20,8 @@ const (
 
 // subject is what a verification is about, as far as the conditions have found it.
 type subject struct {
-	task   *task
+	issuer syntax.DID
+	task   *task    // nil while it is not accepted
 	terms  *version // frozen
 	shift  *entry.Shift
 	claim  *claim     // nil while it is only held
@@ -104,35 +105,37 @@ func (c Mint) check(s *State) (*subject, error) {
 	return sub, nil
 }
 
-// authorized: signed by the author's key, and the author is the task's or a verifier its accreditation names.
+// authorized: signed by the author's key, and the author is the task's or a verifier its accreditation names. Whose a task is
+// stands in its uri, so a task need not be known for this.
 func (c Mint) authorized(s *State, sub *subject) error {
 	if !c.Signed {
 		return refuse(BadSignature, figures{"author": string(c.Author)})
 	}
-	first, ok := s.versions[c.Task]
-	if !ok {
-		return &Refusal{Name: TaskNotAccepted, Figures: figures{"task": c.Task.URI}, WaitFor: []string{c.Task.URI}}
-	}
-	sub.task = s.tasks[first]
-	if org := sub.task.org; c.Author != org && !slices.Contains(s.accredited(org).Delegates, c.Author) {
-		return refuse(NotAuthorized, figures{"author": string(c.Author), "issuer": string(org)})
+	sub.task = s.tasks[s.versions[c.Task]]
+	sub.issuer = authority(c.Task.URI)
+	a := s.accredited(sub.issuer)
+	if c.Author != sub.issuer && (a == nil || !slices.Contains(a.Delegates, c.Author)) {
+		return refuse(NotAuthorized, figures{"author": string(c.Author), "issuer": string(sub.issuer)})
 	}
 	return nil
 }
 
+// authority is the DID in an at-uri.
+func authority(uri string) syntax.DID {
+	did, _, _ := strings.Cut(strings.TrimPrefix(uri, "at://"), "/")
+	return syntax.DID(did)
+}
+
 // accredited: the issuer on the work date, and the author then and now. The work date is that of the frozen terms where the
-// claim is known.
+// claim is known; where the shift is not, a later condition says so.
 func (c Mint) accredited(s *State, sub *subject) error {
-	day, ok := c.workDay(s, sub.task)
-	if !ok {
-		return nil // the shift is unknown: a later condition says so
-	}
-	org := sub.task.org
-	if !s.accreditedOn(org, day, RoleIssuer) {
-		return refuse(NotAccredited, figures{"org": string(org), "day": day})
-	}
-	if c.Author != org && !s.accreditedOn(c.Author, day, RoleIssuer, RoleVerifier) {
-		return refuse(NotAccredited, figures{"org": string(c.Author), "day": day})
+	if day, ok := c.workDay(s, sub.task); ok {
+		if !s.accreditedOn(sub.issuer, day, RoleIssuer) {
+			return refuse(NotAccredited, figures{"org": string(sub.issuer), "day": day})
+		}
+		if c.Author != sub.issuer && !s.accreditedOn(c.Author, day, RoleIssuer, RoleVerifier) {
+			return refuse(NotAccredited, figures{"org": string(c.Author), "day": day})
+		}
 	}
 	if a := s.accredited(c.Author); a == nil || !a.good() {
 		return refuse(NotAccredited, figures{"org": string(c.Author), "status": statusOf(a)})
@@ -149,6 +152,9 @@ func statusOf(a *accreditation) string {
 
 // workDay is the local day on which the shift begins.
 func (c Mint) workDay(s *State, t *task) (string, bool) {
+	if t == nil {
+		return "", false
+	}
 	terms := c.Task
 	if h := s.held[string(c.Token)]; h != nil {
 		terms = h.Task
@@ -162,9 +168,9 @@ func (c Mint) workDay(s *State, t *task) (string, bool) {
 	return s.dayOf(v.shift(c.Shift).StartsAt), true
 }
 
-// accepted: the version that is cited was. That it is known at all is what the first condition needs, so it waits there.
+// accepted: the version that is cited was accepted.
 func (c Mint) accepted(_ *State, sub *subject) error {
-	if sub.task.version(c.Task) == nil {
+	if sub.task == nil {
 		return &Refusal{Name: TaskNotAccepted, Figures: figures{"task": c.Task.URI}, WaitFor: []string{c.Task.URI}}
 	}
 	return nil

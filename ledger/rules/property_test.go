@@ -120,7 +120,7 @@ func (m *machine) saw(err error) bool {
 	return false
 }
 
-func (m *machine) newTask(int) {
+func (m *machine) newTask() {
 	org := []syntax.DID{rulestest.Library, rulestest.Parks, rulestest.Bus}[m.pick("org", 3)]
 	task := m.Task(org, fmt.Sprint(len(m.Entries)), int64(1+m.pick("slots", 8)))
 	start := m.Now.Add(time.Duration(m.pick("ahead", 48)) * time.Hour)
@@ -186,8 +186,19 @@ func (m *machine) claim(i int) {
 	}
 }
 
-func (m *machine) endClaim(i int) {
+// latest is the claim drawn, or the one that took its token when the same person claimed again.
+func (m *machine) latest(i int) *modelClaim {
 	c := m.claims[i]
+	for _, x := range m.claims[i:] {
+		if string(x.token) == string(c.token) {
+			c = x
+		}
+	}
+	return c
+}
+
+func (m *machine) endClaim(i int) {
+	c := m.latest(i)
 	reopens := m.reopens(c)
 	if c.state == "" && !c.entered {
 		entries, err := rules.DecideDrop(m.State, c.token, m.Now)
@@ -216,7 +227,7 @@ func (m *machine) reopens(c *modelClaim) bool {
 }
 
 func (m *machine) verify(i int) {
-	c := m.claims[i]
+	c := m.latest(i)
 	v := m.Verify(c.terms, c.token)
 	v.Shift = c.shift
 	want := c.terms.Credits
@@ -316,7 +327,7 @@ func TestRandomHistoriesAgreeWithANaiveModel(t *testing.T) {
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
 			switch step := m.pick("step", 12); {
 			case step < 2 || len(m.tasks) == 0:
-				m.newTask(0)
+				m.newTask()
 			case step == 2:
 				m.edit(m.pick("task", len(m.tasks)))
 			case step < 7 || len(m.claims) == 0:

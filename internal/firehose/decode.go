@@ -96,7 +96,7 @@ func decodeCommit(r *dagcbor.Reader) (Event, error) {
 		case "ops":
 			e.Ops, err = decodeOps(r)
 		case "blocks":
-			e.Blocks, err = blocks(r)
+			e.Blocks, err = r.Bytes()
 		case "time":
 			e.Time, err = r.Text()
 		case "tooBig":
@@ -124,7 +124,7 @@ func decodeOps(r *dagcbor.Reader) ([]Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n > MaxOps {
+	if n > maxOpsRead {
 		return nil, fmt.Errorf("%d ops", n)
 	}
 	ops := make([]Op, n)
@@ -169,7 +169,7 @@ func decodeSync(r *dagcbor.Reader) (Event, error) {
 		case "rev":
 			e.Rev, err = r.Text()
 		case "blocks":
-			e.Blocks, err = blocks(r)
+			e.Blocks, err = r.Bytes()
 		case "time":
 			e.Time, err = r.Text()
 		default:
@@ -325,14 +325,6 @@ func cidOrNull(r *dagcbor.Reader) (*cid.Cid, error) {
 		return nil, err
 	}
 	return &c, nil
-}
-
-func blocks(r *dagcbor.Reader) ([]byte, error) {
-	b, err := r.Bytes()
-	if err == nil && len(b) > MaxBlocks {
-		err = fmt.Errorf("%d bytes of blocks", len(b))
-	}
-	return b, err
 }
 
 func skipBlobs(r *dagcbor.Reader) error {

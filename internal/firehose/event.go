@@ -5,12 +5,17 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// Limits on what a frame may hold.
+// Limits on what a frame may hold. A commit over MaxOps or MaxBlocks is not
+// written, and refused when verified.
 const (
 	MaxFrame  = 5 << 20 // bytes of one frame
 	MaxBlocks = 2 << 20 // bytes of the blocks field; the spec's 2,000,000 and its CAR framing
 	MaxOps    = 200
 	maxBlobs  = 1000
+
+	// maxOpsRead is what is read of a commit over the limit, so that its
+	// sequence and author are known and the repository can be fetched instead.
+	maxOpsRead = 5000
 )
 
 // Event is one message of the stream: *[Commit], *[Sync], *[Identity],

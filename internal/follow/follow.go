@@ -15,9 +15,10 @@
 //   - W4. A repository whose chain cannot be followed is fetched whole. A failed
 //     fetch is tried again later, ever more rarely, so that a broken repository
 //     costs the others nothing.
-//   - W5. The first listing begins after the connection stands, so that between
-//     listing and stream nothing is lost; a later listing finds what a host left
-//     out of its stream.
+//   - W5. The first listing begins after the connection stands and has brought
+//     what it had, so that nothing is lost between stream and listing, and the
+//     stream's single commits go before snapshots. A later listing finds what a
+//     host left out of its stream.
 package follow
 
 import (
@@ -91,6 +92,7 @@ type Config struct {
 	FetchTime   time.Duration // for one request; default 2 min
 	RepairEvery time.Duration // how often due repairs are looked for; default 5 s
 	ListEvery   time.Duration // how often the host is listed again; default 1 h
+	QuietFor    time.Duration // silence of the stream before the first listing; default 250 ms, at most 40 times that is waited
 	MinBackoff  time.Duration // between connections; default 500 ms
 }
 
@@ -106,6 +108,7 @@ type Follower struct {
 	metrics *metrics
 	submit  submitter
 	client  *firehose.Client
+	active  chan struct{} // an event came; has room for one
 	ready   chan struct{}
 }
 
@@ -133,6 +136,7 @@ func New(cfg Config) *Follower {
 	def(&cfg.FetchTime, 2*time.Minute)
 	def(&cfg.RepairEvery, 5*time.Second)
 	def(&cfg.ListEvery, time.Hour)
+	def(&cfg.QuietFor, 250*time.Millisecond)
 	f := &Follower{
 		cfg:     cfg,
 		order:   make(chan *job, maxInFlight),
@@ -140,6 +144,7 @@ func New(cfg Config) *Follower {
 		repair:  newRepairs(cfg.Clock),
 		logs:    newLogLimit(cfg.Clock),
 		metrics: newMetrics(cfg.Metrics, cfg.Host),
+		active:  make(chan struct{}, 1),
 		ready:   make(chan struct{}),
 	}
 	for range max(2, runtime.GOMAXPROCS(0)) {
@@ -227,6 +232,10 @@ func (h handler) Event(ctx context.Context, ev firehose.Event) error {
 		return nil
 	}
 	f.metrics.event(ev.Sequence())
+	select {
+	case f.active <- struct{}{}:
+	default:
+	}
 	return f.push(ctx, &job{seq: ev.Sequence(), did: ev.Subject(), ev: ev})
 }
 

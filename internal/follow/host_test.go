@@ -33,8 +33,7 @@ type host struct {
 
 	mu      sync.Mutex
 	authors map[syntax.DID]*repotest.Author
-	hidden  map[syntax.DID]bool // not listed
-	broken  map[syntax.DID]int  // status that getRepo answers
+	broken  map[syntax.DID]int // status that getRepo answers
 	served  map[syntax.DID][]byte
 	frames  []firehose.Frame
 	head    int64
@@ -45,7 +44,7 @@ type host struct {
 
 func newHost(t testing.TB) *host {
 	h := &host{
-		t: t, notify: make(chan struct{}, 1), authors: map[syntax.DID]*repotest.Author{}, hidden: map[syntax.DID]bool{},
+		t: t, notify: make(chan struct{}, 1), authors: map[syntax.DID]*repotest.Author{},
 		broken: map[syntax.DID]int{}, served: map[syntax.DID][]byte{}, fetched: map[syntax.DID]int{},
 	}
 	s := firehose.NewServer(h, h.notify, firehose.ServerConfig{})
@@ -104,7 +103,7 @@ func (h *host) listRepos(w http.ResponseWriter, r *http.Request) {
 	}{}
 	for _, did := range slices.Sorted(maps.Keys(h.authors)) {
 		a := h.authors[did]
-		if a.Head == nil || h.hidden[did] || string(did) <= r.URL.Query().Get("cursor") {
+		if a.Head == nil || string(did) <= r.URL.Query().Get("cursor") {
 			continue
 		}
 		if h.paged > 0 && len(out.Repos) == h.paged {
@@ -428,7 +427,7 @@ func start(t testing.TB, h *host, d *directory, s follow.Sink, tune ...func(*fol
 	t.Helper()
 	cfg := follow.Config{
 		Host: h.url, Sink: s, Directory: d, Clock: clock.New(repotest.Start.Add(24 * time.Hour)),
-		RepairEvery: 5 * time.Millisecond, MinBackoff: time.Millisecond,
+		RepairEvery: 5 * time.Millisecond, QuietFor: 20 * time.Millisecond, MinBackoff: time.Millisecond,
 	}
 	for _, f := range tune {
 		f(&cfg)

@@ -12,7 +12,9 @@ import (
 const (
 	firstRetry   = 5 * time.Second
 	lastRetry    = time.Hour
-	purgePause   = 10 * time.Second
+	streamFirst  = 30 * time.Second // what a repository we know gets to catch up by the stream
+	purgeWindow  = time.Minute
+	maxPurges    = 6 // of one DID within the window
 	maxRepairs   = 100_000
 	maxRemembers = 10_000
 )
@@ -24,9 +26,10 @@ type repairs struct {
 
 	mu     sync.Mutex // guards the fields below
 	up     bool       // the stream was connected once
+	urgent bool       // the stream cannot bring what is missing
 	listAt time.Time  // when to list the host; zero: at once
 	due    map[syntax.DID]retry
-	purged map[syntax.DID]time.Time
+	purged map[syntax.DID]purges
 }
 
 type retry struct {
@@ -35,8 +38,13 @@ type retry struct {
 	queued bool          // a job for it is under way
 }
 
+type purges struct {
+	since time.Time
+	n     int
+}
+
 func newRepairs(c clock.Clock) *repairs {
-	return &repairs{clock: c, wake: make(chan struct{}, 1), due: map[syntax.DID]retry{}, purged: map[syntax.DID]time.Time{}}
+	return &repairs{clock: c, wake: make(chan struct{}, 1), due: map[syntax.DID]retry{}, purged: map[syntax.DID]purges{}}
 }
 
 func (r *repairs) poke() {
@@ -53,24 +61,28 @@ func (r *repairs) connected() {
 	r.poke()
 }
 
-// listNow asks for a listing at once.
+// listNow asks for a listing at once: the stream has a gap.
 func (r *repairs) listNow() {
 	r.mu.Lock()
-	r.listAt = time.Time{}
+	r.listAt, r.urgent = time.Time{}, true
 	r.mu.Unlock()
 	r.poke()
 }
 
-func (r *repairs) listDue() bool {
+// listDue says whether to list now, and whether for a gap's sake.
+func (r *repairs) listDue() (due, urgent bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.up && !r.clock.Now().Before(r.listAt)
+	return r.up && !r.clock.Now().Before(r.listAt), r.urgent
 }
 
-func (r *repairs) listed(next time.Duration) {
+func (r *repairs) listed(complete bool, next time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.listAt = r.clock.Now().Add(next)
+	if complete {
+		r.urgent = false
+	}
 }
 
 // want asks for a repository soon, unless it waits for its turn after a failure.
@@ -81,6 +93,15 @@ func (r *repairs) want(did syntax.DID) {
 	}
 	r.mu.Unlock()
 	r.poke()
+}
+
+// look asks for a look at a repository after a while, if there is no entry yet.
+func (r *repairs) look(did syntax.DID, after time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.due[did]; !ok && len(r.due) < maxRepairs {
+		r.due[did] = retry{at: r.clock.Now().Add(after)}
+	}
 }
 
 // failed puts a repository off, each time for longer.
@@ -114,13 +135,18 @@ func (r *repairs) mayPurge(did syntax.DID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.clock.Now()
-	if at, ok := r.purged[did]; ok && now.Before(at.Add(purgePause)) {
+	p := r.purged[did]
+	if p.n == 0 || !now.Before(p.since.Add(purgeWindow)) {
+		p = purges{since: now}
+	}
+	if p.n >= maxPurges {
 		return false
 	}
 	if len(r.purged) >= maxRemembers {
 		clear(r.purged)
 	}
-	r.purged[did] = now
+	p.n++
+	r.purged[did] = p
 	return true
 }
 
@@ -145,7 +171,7 @@ func (r *repairs) take() []syntax.DID {
 func (f *Follower) repairLoop(ctx context.Context) error {
 	tick := time.NewTicker(f.cfg.RepairEvery)
 	defer tick.Stop()
-	ready := false
+	quiet, ready := false, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -154,7 +180,11 @@ func (f *Follower) repairLoop(ctx context.Context) error {
 		case <-tick.C:
 		}
 		complete := false
-		if f.repair.listDue() {
+		if due, _ := f.repair.listDue(); due {
+			if !quiet {
+				f.awaitQuiet(ctx)
+				quiet = true
+			}
 			var err error
 			if complete, err = f.survey(ctx); err != nil {
 				return err
@@ -163,7 +193,7 @@ func (f *Follower) repairLoop(ctx context.Context) error {
 			if !complete {
 				next = firstRetry
 			}
-			f.repair.listed(next)
+			f.repair.listed(complete, next)
 		}
 		jobs := f.fetchDue(ctx)
 		if complete && !ready {
@@ -180,9 +210,32 @@ func (f *Follower) repairLoop(ctx context.Context) error {
 	}
 }
 
-// survey lists the host and asks for every repository that is unknown or behind.
-// It is not complete if the host did not answer. Its error is the Sink's.
+// awaitQuiet lets the stream bring what it has, before anything is fetched
+// whole: commits keep the versions between, a snapshot has only the last.
+func (f *Follower) awaitQuiet(ctx context.Context) {
+	longest := time.NewTimer(40 * f.cfg.QuietFor)
+	defer longest.Stop()
+	quiet := time.NewTimer(f.cfg.QuietFor)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-longest.C:
+			return
+		case <-quiet.C:
+			return
+		case <-f.active:
+			quiet.Reset(f.cfg.QuietFor)
+		}
+	}
+}
+
+// survey lists the host and asks for every repository that is unknown, and for
+// a later look at those that are behind. It is not complete if the host did not
+// answer. Its error is the Sink's.
 func (f *Follower) survey(ctx context.Context) (complete bool, err error) {
+	_, urgent := f.repair.listDue()
 	var own error
 	err = f.list(ctx, func(did syntax.DID, rev string, active bool) error {
 		if !active {
@@ -193,8 +246,12 @@ func (f *Follower) survey(ctx context.Context) (complete bool, err error) {
 			own = err
 			return err
 		}
-		if rev > have.Rev {
+		switch {
+		case rev <= have.Rev:
+		case have.Rev == "" || urgent:
 			f.repair.want(did)
+		default:
+			f.repair.look(did, streamFirst)
 		}
 		return nil
 	})

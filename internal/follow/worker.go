@@ -131,8 +131,8 @@ func (w *worker) commit(ctx context.Context, j *job, e *firehose.Commit, have re
 	switch repo.Reason(j.out.drop) {
 	case repo.BadChain, repo.TooBig:
 		j.out.fetch = true
-	case NoIdentity:
-		w.f.repair.failed(j.did)
+	case NoIdentity, repo.BadSignature:
+		w.f.repair.look(j.did, firstRetry) // our copy of the DID document may be the wrong one
 	}
 	return have
 }

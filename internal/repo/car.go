@@ -148,17 +148,12 @@ func (c *carReader) length(limit uint64) (int, error) {
 }
 
 func (c *carReader) read(n int) ([]byte, error) {
-	// The stranger says n; memory is taken as the bytes really come.
-	var buf bytes.Buffer
-	got, err := io.CopyN(&buf, c.r, int64(n))
-	c.left -= got
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
+	c.left -= int64(n)
+	b := make([]byte, n) // at most maxBlock
+	if _, err := io.ReadFull(c.r, b); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCAR, err)
 	}
-	return buf.Bytes(), nil
+	return b, nil
 }
 
 func (c *carReader) header() (cid.Cid, error) {

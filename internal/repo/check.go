@@ -3,6 +3,7 @@ package repo
 import (
 	"errors"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
@@ -82,6 +83,7 @@ type checker struct {
 	whole  bool
 	seen   map[cid.Cid]bool
 	leaves []leaf
+	coll   string // the last collection that was found valid
 }
 
 var (
@@ -118,8 +120,8 @@ func (c *checker) node(at cid.Cid, level int, low, high string) error {
 			if next <= low || high != "" && next >= high {
 				return errRange
 			}
-			if _, _, err := syntax.ParseRepoPath(next); err != nil {
-				return errors.Join(errPath, err)
+			if err := c.path(next); err != nil {
+				return err
 			}
 		}
 		if !k.absent() {
@@ -131,6 +133,25 @@ func (c *checker) node(at cid.Cid, level int, low, high string) error {
 			c.leaves = append(c.leaves, leaf{n.keys[i], n.vals[i]})
 			low = next
 		}
+	}
+	return nil
+}
+
+// path checks that a key is collection/rkey. Neighbours mostly share their
+// collection, whose check is the dear part.
+func (c *checker) path(key string) error {
+	coll, rkey, ok := strings.Cut(key, "/")
+	if !ok {
+		return errPath
+	}
+	if coll != c.coll {
+		if _, err := syntax.ParseNSID(coll); err != nil {
+			return errors.Join(errPath, err)
+		}
+		c.coll = coll
+	}
+	if _, err := syntax.ParseRecordKey(rkey); err != nil {
+		return errors.Join(errPath, err)
 	}
 	return nil
 }

@@ -118,6 +118,22 @@ func TestMintCondition2Accredited(t *testing.T) {
 	})
 }
 
+func TestMintCondition2DelegateAccreditedOnTheWorkDate(t *testing.T) {
+	t.Parallel()
+	s := newShift(t)
+	s.Now = s.At("2027-01-08 09:00")
+	const late = syntax.DID("did:plc:late")
+	verifier := s.Role(late, rules.RoleVerifier)
+	verifier.ValidFrom = s.At("2027-01-07 00:00")
+	s.Must(verifier)
+	r := s.Role(rulestest.Library, rules.RoleIssuer)
+	r.Delegates = []syntax.DID{late}
+	s.Must(r)
+	m := s.verify()
+	m.Author = late
+	s.Refused(rules.NotAccredited, m)
+}
+
 func TestMintCondition3TaskAccepted(t *testing.T) {
 	t.Parallel()
 	s := newShift(t)
@@ -240,6 +256,7 @@ func TestMintCondition9MethodsOfTheLevel(t *testing.T) {
 		{"L3 by one method twice", 3, []string{ns + "methodAttestation", ns + "methodAttestation"}, nil, false},
 		{"L3 by one method and one word", 3, []string{ns + "methodAttestation", "trust"}, nil, false},
 		{"L3 with a co-signer", 3, []string{ns + "methodAttestation"}, []syntax.DID{rulestest.Parks}, true},
+		{"L3 co-signed by its own author", 3, []string{ns + "methodAttestation"}, []syntax.DID{rulestest.Library}, false},
 		{"L4 by two methods alone", 4, []string{ns + "methodAttestation", ns + "methodEvidenceReview"}, nil, false},
 		{"L4 with a co-signer", 4, []string{ns + "methodAttestation"}, []syntax.DID{rulestest.Parks}, true},
 		{"L4 with the issuer as its own co-signer", 4, []string{ns + "methodAttestation"}, []syntax.DID{rulestest.Library}, false},

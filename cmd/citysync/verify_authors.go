@@ -58,7 +58,7 @@ type lookedUp struct {
 
 func newAuthors(w *web, plcURL string) *authors {
 	return &authors{
-		web: w, plc: identity.NewPLC(plcURL, w.large),
+		web: w, plc: identity.NewPLC(plcURL, w.small),
 		dir:   identity.NewDirectory(identity.Config{PLCURL: plcURL, HTTP: w.small, Clock: clock.System()}),
 		known: map[syntax.DID]*lookedUp{},
 	}
@@ -94,6 +94,9 @@ func (as *authors) resolve(ctx context.Context, did syntax.DID) (*author, error)
 		return nil, fmt.Errorf("%s is of a method that nobody can resolve", did)
 	}
 	history, err := as.plc.Audit(ctx, did)
+	for try := 0; err != nil && !errors.Is(err, identity.ErrNotRegistered) && try < as.web.retries && pause(ctx, as.web.wait) == nil; try++ {
+		history, err = as.plc.Audit(ctx, did)
+	}
 	if errors.Is(err, identity.ErrNotRegistered) {
 		return nil, fmt.Errorf("%s is not registered", did)
 	}

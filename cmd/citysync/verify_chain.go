@@ -128,6 +128,15 @@ func (c *recordChain) counted(ctx context.Context, u syntax.ATURI, ref entry.Ref
 		rests = byCause(entry.KindBind)
 	case lexicons.GovParameterSet:
 		rests = byCause(entry.KindParameters)
+	case lexicons.OfferOffering:
+		for _, e := range c.log.entries {
+			if e != nil && e.Kind == entry.KindEpochOpen && slices.ContainsFunc(e.EpochOpen.Offerings, func(o entry.CountedOffering) bool {
+				return o.URI == ref.URI && o.CID == ref.CID
+			}) {
+				c.note(e)
+			}
+		}
+		return nil // one that was published later counts from the next epoch
 	case lexicons.LedgerReceipt:
 		rests = func(e *entry.Entry) bool { return ref.URI == c.v.receiptURI(e.Seq) }
 	default:

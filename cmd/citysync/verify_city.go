@@ -63,17 +63,20 @@ func (as *authors) cityOf(ctx context.Context, did syntax.DID) (*verifiedCity, e
 // confirm holds what the services say against the city's own word, as the check of the log key. A false answer means that
 // nothing further can be believed.
 func (v *verifier) confirm(ctx context.Context, said *wellKnown, did syntax.DID) (bool, error) {
+	if _, err := v.authors.get(ctx, did); err != nil {
+		return false, couldNot("the city: %w", err)
+	}
 	city, err := v.authors.cityOf(ctx, did)
 	if errors.Is(err, errCouldNot) {
 		return false, err
 	}
 	uri := "at://" + did.String() + "/" + lexicons.ActorCity + "/self"
-	if err != nil || city == nil {
-		if err == nil {
-			err = fmt.Errorf("there is none: %s is no city", did)
-		}
+	if err != nil {
 		v.report.fail(checkLogKey, noEntry, uri, "%v", err)
 		return false, nil
+	}
+	if city == nil {
+		return false, couldNot("%s is no city: it has no %s", did, lexicons.ActorCity)
 	}
 	v.city = city
 	facts := []struct{ what, said, signed string }{

@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	verifyWorkers = 8 // requests at once
+	verifyWorkers = 8                // requests at once
+	verifyTime    = 30 * time.Minute // for all of it: a server that answers drop by drop ends here
 
 	maxVerifyAnswer = 256 << 10 // of a document
 	maxVerifyProof  = 4 << 20   // of a proof: a record of 1 MB and the way to it
@@ -66,7 +67,7 @@ type web struct {
 func newWeb(loopback bool) *web {
 	return &web{
 		small: xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: loopback, Timeout: 20 * time.Second, MaxBytes: maxVerifyProof, MaxRedirects: 2}),
-		large: xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: loopback, Timeout: 5 * time.Minute, MaxBytes: maxVerifyRepo, MaxRedirects: 2}),
+		large: xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: loopback, Timeout: 2 * time.Minute, MaxBytes: maxVerifyRepo, MaxRedirects: 2}),
 
 		retries: 2,
 		wait:    500 * time.Millisecond,
@@ -82,7 +83,8 @@ func (w *web) get(ctx context.Context, address string, max int64) ([]byte, error
 	for try := 0; ; try++ {
 		body, err := getOnce(ctx, client, address, max)
 		var a *answered
-		final := errors.As(err, &a) && a.status < 500 && refusedFor(err) ||
+		var slow net.Error
+		final := errors.As(err, &a) && a.status < 500 && refusedFor(err) || errors.As(err, &slow) && slow.Timeout() ||
 			errors.Is(err, xrpc.ErrAddressRefused) || errors.Is(err, xrpc.ErrAnswerTooLarge)
 		if err == nil || final || ctx.Err() != nil || try == w.retries {
 			return body, err

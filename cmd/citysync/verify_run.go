@@ -32,6 +32,8 @@ type verifier struct {
 
 // verifyCity does all of it. An error wraps errCouldNot; the report holds what was found before it.
 func verifyCity(ctx context.Context, cfg verifyConfig) (*verifyReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, verifyTime)
+	defer cancel()
 	v := &verifier{report: newVerifyReport(), patience: 5}
 	if err := v.run(ctx, cfg); err != nil {
 		return v.report, err

@@ -205,9 +205,9 @@ func (c *smallCity) found() {
 	ride := w.Offer(c.bus.DID, "x", 1000, 500, 200, 4)
 	ride.Record = rideRecord
 	w.Must(rules.OpenEpoch{Now: w.Now, Epoch: rulestest.Epoch, Book: rulestest.Book, Offerings: []rules.Offering{ride}})
-	c.put(c.library, lexicons.ActorOrganization, "self", anyMap{
-		"name": "Library", "cities": []any{c.city.DID}, "createdAt": "2027-01-02T09:00:00Z",
-	})
+	for name, org := range map[string]*repotest.Author{"Library": c.library, "Bus": c.bus} {
+		c.put(org, lexicons.ActorOrganization, "self", anyMap{"name": name, "cities": []any{c.city.DID}, "createdAt": "2027-01-02T09:00:00Z"})
+	}
 	w.Now = w.At("2027-01-04 09:00")
 	w.Must(rules.BindTill{Now: w.Now, Org: c.bus.DID, Key: rulestest.TillKey})
 	w.Must(rules.Activate{Now: w.Now, Issuer: c.library.DID, Resident: rulestest.Resident(1), Account: rulestest.Account(1)})
@@ -369,8 +369,7 @@ func (c *smallCity) publishReceipts() {
 	c.t.Helper()
 	for i, leaf := range c.leaves {
 		e, err := entry.Decode(leaf)
-		require.NoError(c.t, err)
-		if e.Kind != entry.KindMint && e.Kind != entry.KindBurn {
+		if err != nil || e.Kind != entry.KindMint && e.Kind != entry.KindBurn {
 			continue
 		}
 		hash := tlog.LeafHash(leaf)

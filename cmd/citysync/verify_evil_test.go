@@ -1,0 +1,343 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/internal/repo/repotest"
+	"city-sync.org/citysync/ledger/entry"
+	"city-sync.org/citysync/ledger/tlog"
+	"city-sync.org/citysync/lexicons"
+)
+
+// wrongAt says what must be found: by which check, at which entry, in what words.
+type wrongAt struct {
+	check string
+	entry int64
+	what  string
+}
+
+func requireWrong(t *testing.T, r verifyResult, want wrongAt) {
+	t.Helper()
+	require.False(t, r.OK)
+	require.True(t, slices.ContainsFunc(r.Wrong, func(w verifyWrong) bool {
+		return w.check == want.check && entryOr(w) == want.entry && strings.Contains(w.String(), want.what)
+	}), "want %+v, found:\n%s", want, lines(r))
+}
+
+// Each evil ledger writes one entry that its rules would never make, signs the log over it and publishes it like any other.
+func TestVerifyNamesTheEntryOfAnEvilLog(t *testing.T) {
+	t.Parallel()
+	for name, evil := range map[string]func(*smallCity) wrongAt{
+		"mint over the cap": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindMint, func(e *entry.Entry) { e.Amount, e.Votes = 5000, 5000 })
+			return wrongAt{checkLimits, seq, "cap exceeded: "}
+		},
+		"more than the frozen terms": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindMint, func(e *entry.Entry) { e.Amount, e.Votes = 17, 17 })
+			return wrongAt{checkTerms, seq, "its terms give 16"}
+		},
+		"votes out of nothing": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindMint, func(e *entry.Entry) { e.Votes = 1000 })
+			return wrongAt{checkVotes, seq, "1000 votes for 16 credits"}
+		},
+		"another pay than the record's": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindReserve, func(e *entry.Entry) { e.Reserve.Credits, e.Amount = 15, 30 })
+			return wrongAt{checkTerms, seq, "creditsPerCompletion is 16, the entry says 15"}
+		},
+		"a tier rate that is not the tier's": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindReserve, func(e *entry.Entry) { e.Reserve.TierRate = 9 })
+			return wrongAt{checkTerms, seq, "another rate than 9"}
+		},
+		"a price that the offering does not have": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindEpochOpen, func(e *entry.Entry) { e.EpochOpen.Offerings[0].Credits = 8 })
+			return wrongAt{checkEpochs, seq, "creditsPerUnit is 4, the entry says 8"}
+		},
+		"a cap that does not follow": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindEpochOpen, func(e *entry.Entry) { e.EpochOpen.Cap++ })
+			return wrongAt{checkEpochs, seq, "recomputed 1200"}
+		},
+		"an allocation that does not follow": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindEpochOpen, func(e *entry.Entry) { e.EpochOpen.Allocations[0].Amount-- })
+			return wrongAt{checkEpochs, seq, "has 1199, recomputed 1200"}
+		},
+		"parameters that the city did not set": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindParameters, func(e *entry.Entry) { e.Parameters.VotesPerCredit = 2 })
+			return wrongAt{checkEpochs, seq, "votesPerCredit is 1, the entry says 2"}
+		},
+		"an accreditation that the city did not give": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindBind, func(e *entry.Entry) { e.Bind.ValidUntil = "2040-01-01T00:00:00Z" })
+			return wrongAt{checkAccreditation, seq, "validUntil is"}
+		},
+		"an author who was not accredited that day": func(c *smallCity) wrongAt {
+			c.edit(entry.KindBind, func(e *entry.Entry) { e.Bind.ValidUntil = "2027-01-03T08:00:00Z" })
+			return wrongAt{checkAccreditation, c.seqOf(entry.KindMint), "was not accredited on 2027-01-04"}
+		},
+		"revoked although the city's record stands": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindBind, func(e *entry.Entry) { e.Bind.Status = "revoked" })
+			return wrongAt{checkAccreditation, seq, "revoked in the log, active in the city's repository"}
+		},
+		"a mint without a claim": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindMint, func(e *entry.Entry) { e.Nullifier = slices.Repeat([]byte{9}, 32) })
+			return wrongAt{checkOneMint, seq, "mint without a claim"}
+		},
+		"the same claim minted twice": func(c *smallCity) wrongAt {
+			e, err := entry.Decode(c.leaves[c.seqOf(entry.KindMint)])
+			require.NoError(c.t, err)
+			e.Seq, e.Cap.Before = c.size(), 16
+			leaf, err := e.Encode()
+			require.NoError(c.t, err)
+			c.leaves = append(c.leaves, leaf)
+			return wrongAt{checkOneMint, e.Seq, "a second mint of one claim"}
+		},
+		"more burned than minted": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindBurn, func(e *entry.Entry) { e.Burn.Units, e.Amount = 5, 20 })
+			return wrongAt{checkSupply, seq, "more burned than minted"}
+		},
+		"a wrong index": func(c *smallCity) wrongAt {
+			c.leaves[4] = c.leaves[5]
+			return wrongAt{checkCanonical, 4, "its seq is 5"}
+		},
+		"a leaf that is none": func(c *smallCity) wrongAt {
+			c.leaves[3] = []byte("not an entry")
+			return wrongAt{checkCanonical, 3, "bad leaf"}
+		},
+		"a verification signed by another key, as the entry says itself": func(c *smallCity) wrongAt {
+			other, err := atcrypto.GeneratePrivateKeyP256()
+			require.NoError(c.t, err)
+			did := publicKey(c.t, other).DIDKey()
+			seq := c.edit(entry.KindMint, func(e *entry.Entry) { e.Causes[0].Key = did })
+			return wrongAt{checkCited, seq, "signed by " + did}
+		},
+		"a verification signed by another key, as its evidence shows": func(c *smallCity) wrongAt {
+			forger := repotest.NewAuthor(c.t, "x")
+			forger.DID = c.library.DID
+			mint, err := entry.Decode(c.leaves[c.seqOf(entry.KindMint)])
+			require.NoError(c.t, err)
+			record := c.verification(entry.Cause{URI: mint.Mint.Task.URI, CID: mint.Mint.Task.CID})
+			record["createdAt"] = "2027-01-04T18:30:00Z"
+			forged := c.put(forger, lexicons.WorkVerification, c.tid(), record)
+			forged.Key = c.library.Public().DIDKey()
+			seq := c.edit(entry.KindMint, func(e *entry.Entry) { e.Causes[0] = forged })
+			return wrongAt{checkCited, seq, "BadSignature"}
+		},
+		"a verification that nobody can show": func(c *smallCity) wrongAt {
+			seq := c.edit(entry.KindMint, func(e *entry.Entry) {
+				e.Causes[0].CID = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
+			})
+			return wrongAt{checkCited, seq, errNoEvidence.Error()}
+		},
+		"a commit that its author has yet to make": func(c *smallCity) wrongAt {
+			later := string(syntax.NewTIDFromTime(repotest.Start.Add(240*time.Hour), 0))
+			seq := c.edit(entry.KindMint, func(e *entry.Entry) { e.Causes[0].Rev = later })
+			return wrongAt{checkCited, seq, "is later than its author's repository"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newSmallCity(t)
+			want := evil(c)
+			c.publish()
+			r, err := c.verify("")
+			require.NoError(t, err)
+			requireWrong(t, r, want)
+		})
+	}
+}
+
+// A log that does not serve what it signed.
+func TestVerifyNamesTheEntryThatWasTamperedWith(t *testing.T) {
+	t.Parallel()
+	for name, evil := range map[string]func(*smallCity) wrongAt{
+		"one byte flipped": func(c *smallCity) wrongAt {
+			seq := c.seqOf(entry.KindMint)
+			c.instead[c.bundlePath()] = func(b []byte) []byte {
+				leaves, err := tlog.DecodeBundle(slices.Clone(b), int(c.size()))
+				require.NoError(c.t, err)
+				leaves[seq][100] ^= 1
+				out, err := tlog.EncodeBundle(leaves)
+				require.NoError(c.t, err)
+				return out
+			}
+			return wrongAt{checkLeaves, seq, "its leaf hashes to"}
+		},
+		"one leaf dropped from its bundle": func(c *smallCity) wrongAt {
+			seq := c.seqOf(entry.KindMint)
+			c.instead[c.bundlePath()] = func(b []byte) []byte {
+				leaves, err := tlog.DecodeBundle(b, int(c.size()))
+				require.NoError(c.t, err)
+				out, err := tlog.EncodeBundle(slices.Delete(leaves, int(seq), int(seq)+1))
+				require.NoError(c.t, err)
+				return out
+			}
+			return wrongAt{checkLeaves, seq, "it is dropped"}
+		},
+		"the last leaf dropped from its bundle": func(c *smallCity) wrongAt {
+			c.instead[c.bundlePath()] = func(b []byte) []byte {
+				leaves, err := tlog.DecodeBundle(b, int(c.size()))
+				require.NoError(c.t, err)
+				out, err := tlog.EncodeBundle(leaves[:len(leaves)-1])
+				require.NoError(c.t, err)
+				return out
+			}
+			return wrongAt{checkLeaves, c.size() - 1, "does not give it out"}
+		},
+		"one leaf that the store has no more": func(c *smallCity) wrongAt {
+			seq := c.seqOf(entry.KindMint)
+			for width := int(seq) + 1; width <= int(c.size()); width++ {
+				c.instead["/"+tlog.Tile{Level: tlog.EntriesLevel, Width: width}.Path()] = func([]byte) []byte { return nil }
+			}
+			return wrongAt{checkLeaves, seq, "does not give it out"}
+		},
+		"one hash of a tile": func(c *smallCity) wrongAt {
+			c.instead["/"+tlog.Tiles(0, c.size())[0].Path()] = func(b []byte) []byte {
+				b = slices.Clone(b)
+				b[4*32] ^= 1
+				return b
+			}
+			return wrongAt{checkLeaves, 4, "the hash tile has"}
+		},
+		"a tile that is not there": func(c *smallCity) wrongAt {
+			c.instead["/"+tlog.Tiles(0, c.size())[0].Path()] = func([]byte) []byte { return nil }
+			return wrongAt{checkLeaves, noEntry, "does not give out tile/0/"}
+		},
+		"a root of another tree": func(c *smallCity) wrongAt {
+			c.instead["/checkpoint"] = func([]byte) []byte { return c.note(c.size(), tlog.Hash{1}) }
+			return wrongAt{checkLeaves, noEntry, "the checkpoint's root is"}
+		},
+		"a checkpoint signed by another key": func(c *smallCity) wrongAt {
+			c.instead["/checkpoint"] = func([]byte) []byte {
+				skey, _, err := tlog.GenerateKey(strings.NewReader(strings.Repeat("x", 64)), c.ledger.DID.String())
+				require.NoError(c.t, err)
+				root, err := c.tree(c.size()).Root(c.size())
+				require.NoError(c.t, err)
+				signed, err := tlog.Sign(tlog.Checkpoint{Origin: c.ledger.DID.String(), Size: c.size(), Root: root}, skey)
+				require.NoError(c.t, err)
+				return signed
+			}
+			return wrongAt{checkSignature, noEntry, "bad checkpoint"}
+		},
+		"a log that went back": func(c *smallCity) wrongAt {
+			size := c.seqOf(entry.KindMint)
+			root, err := c.tree(size).Root(size)
+			require.NoError(c.t, err)
+			c.instead["/checkpoint"] = func([]byte) []byte { return c.note(size, root) }
+			return wrongAt{checkCheckpoints, noEntry, "the log went back: it had"}
+		},
+		"a log that was shown otherwise before": func(c *smallCity) wrongAt {
+			c.checkpoint = func(r anyMap) anyMap {
+				root := tlog.Hash{7}
+				r["rootHash"], r["note"] = bytesOf(root[:]), string(c.note(c.early, root))
+				return r
+			}
+			return wrongAt{checkCheckpoints, 0, "the log changed between entries 0 and"}
+		},
+		"a published checkpoint that its note does not bear out": func(c *smallCity) wrongAt {
+			c.checkpoint = func(r anyMap) anyMap {
+				r["rootHash"] = bytesOf(make([]byte, 32))
+				return r
+			}
+			return wrongAt{checkCheckpoints, noEntry, "its note says"}
+		},
+		"a receipt that is not its leaf": func(c *smallCity) wrongAt {
+			seq := c.seqOf(entry.KindMint)
+			c.receipt = func(at int64, r anyMap) anyMap {
+				if at == seq {
+					r["amount"] = 17
+				}
+				return r
+			}
+			return wrongAt{checkReceipts, seq, "amount is 17, the entry says 16"}
+		},
+		"a receipt under another leaf's hash": func(c *smallCity) wrongAt {
+			seq := c.seqOf(entry.KindBurn)
+			c.receipt = func(at int64, r anyMap) anyMap {
+				if at == seq {
+					r["leafHash"] = bytesOf(make([]byte, 32))
+				}
+				return r
+			}
+			return wrongAt{checkReceipts, seq, "its leafHash is"}
+		},
+		"a receipt that is missing": func(c *smallCity) wrongAt {
+			seq := c.seqOf(entry.KindBurn)
+			c.receipt = func(at int64, r anyMap) anyMap {
+				if at == seq {
+					return nil
+				}
+				return r
+			}
+			return wrongAt{checkReceipts, seq, "the entry's receipt is missing"}
+		},
+		"another log key than the city signed": func(c *smallCity) wrongAt {
+			c.instead["/.well-known/citysync.json"] = func(b []byte) []byte {
+				return []byte(strings.Replace(string(b), c.vkey, strings.Replace(c.vkey, "+", "+0", 1), 1))
+			}
+			return wrongAt{checkLogKey, noEntry, "the city signed"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newSmallCity(t)
+			want := evil(c)
+			c.publish()
+			r, err := c.verify("")
+			require.NoError(t, err)
+			requireWrong(t, r, want)
+			if want.check == checkLeaves && want.entry != noEntry {
+				assert.Len(t, r.Wrong, 1, "what follows from it is not told:\n%s", lines(r))
+			}
+		})
+	}
+}
+
+func TestVerifyFindsARecordDeletedSinceInTheEvidence(t *testing.T) {
+	t.Parallel()
+	c := newSmallCity(t)
+	c.publish()
+	mint, err := entry.Decode(c.leaves[c.seqOf(entry.KindMint)])
+	require.NoError(t, err)
+	u := syntax.ATURI(mint.Causes[0].URI)
+	c.library.Commit(repo.Write{Action: repo.Delete, Collection: u.Collection().String(), RKey: u.RecordKey().String()})
+	r, err := c.verify("")
+	require.NoError(t, err)
+	require.Empty(t, lines(r))
+	require.True(t, r.OK)
+	i := slices.IndexFunc(r.Checks, func(k verifyCheck) bool { return k.Name == checkCited })
+	assert.Contains(t, r.Checks[i].Detail, "1 from the evidence")
+}
+
+func TestVerifyAcceptsAKeyThatWasGoodThen(t *testing.T) {
+	t.Parallel()
+	c := newSmallCity(t)
+	c.publish()
+	next, err := atcrypto.GeneratePrivateKeyK256()
+	require.NoError(t, err)
+	c.rotate(c.library, next)
+	c.commit(c.library, repotest.Start.Add(2*time.Hour)) // the repository is under the new key from here on
+	r, err := c.verify("")
+	require.NoError(t, err)
+	require.Empty(t, lines(r))
+}
+
+func TestVerifyRefusesAKeyThatWasNotGoodYet(t *testing.T) {
+	t.Parallel()
+	c := newSmallCity(t)
+	next, err := atcrypto.GeneratePrivateKeyK256()
+	require.NoError(t, err)
+	seq := c.edit(entry.KindMint, func(e *entry.Entry) { e.Causes[0].Key = publicKey(t, next).DIDKey() })
+	c.publish()
+	c.rotate(c.library, next)
+	c.commit(c.library, repotest.Start.Add(2*time.Hour))
+	r, err := c.verify("")
+	require.NoError(t, err)
+	requireWrong(t, r, wrongAt{checkCited, seq, "its author's key at"})
+}

@@ -115,7 +115,7 @@ func newAdmin(ctx context.Context, c *cli.Command, s streams) (*admin, error) {
 		if !ok {
 			return nil, fmt.Errorf("ready file %s: no account %s", path, idCity)
 		}
-		p := &pdsClient{at(ready.PDS)}
+		p := newPDSClient(at(ready.PDS))
 		return &admin{
 			city: p.session(syntax.DID(account.DID), account.Handle, account.Password), pds: p,
 			ledger: &ledgerClient{endpoint: at(ready.Ledger), did: syntax.DID(ready.LedgerDID)}, s: s,
@@ -130,7 +130,7 @@ func newAdmin(ctx context.Context, c *cli.Command, s streams) (*admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pdsClient{at(c.String("pds-url"))}
+	p := newPDSClient(at(c.String("pds-url")))
 	did, err := p.resolve(ctx, c.String("city-handle"))
 	if err != nil {
 		return nil, err

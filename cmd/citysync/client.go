@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +19,14 @@ import (
 )
 
 // pdsClient speaks to a PDS without an account.
-type pdsClient struct{ endpoint }
+type pdsClient struct {
+	endpoint
+	keys *syntax.TIDClock // chooses record keys, no two alike
+}
+
+func newPDSClient(e endpoint) *pdsClient {
+	return &pdsClient{endpoint: e, keys: syntax.NewTIDClock(rand.UintN(1024))}
+}
 
 // resolve finds the DID of a handle, "" where nobody has it.
 func (p *pdsClient) resolve(ctx context.Context, handle string) (syntax.DID, error) {
@@ -184,11 +193,10 @@ func (s *session) put(ctx context.Context, collection, rkey string, value any) (
 	})
 }
 
-// create writes a record under a key of the server's choice.
+// create writes a new record. Its key is chosen here, so that a try whose answer was
+// lost can be repeated.
 func (s *session) create(ctx context.Context, collection string, value any) (*city.Ref, error) {
-	return s.write(ctx, "com.atproto.repo.createRecord", map[string]any{
-		"repo": s.DID, "collection": collection, "record": value,
-	})
+	return s.put(ctx, collection, s.pds.keys.Next().String(), value)
 }
 
 func (s *session) write(ctx context.Context, method string, in map[string]any) (*city.Ref, error) {
@@ -216,42 +224,71 @@ const maxWrites = 200
 // newRecord is one record of a batch.
 type newRecord struct {
 	collection string
-	rkey       string // "" for a key of the server's choice
+	rkey       string // chosen by createAll where it is empty
 	value      any
 }
 
-// createAll writes records in as few commits as the protocol allows.
+// createAll writes records in as few commits as the protocol allows. Each commit is
+// all or nothing, so where its records exist an earlier try, whose answer was lost,
+// wrote them.
 func (s *session) createAll(ctx context.Context, records []newRecord) ([]*city.Ref, error) {
 	var refs []*city.Ref
-	for len(records) > 0 {
-		n := min(len(records), maxWrites)
-		batch := make([]map[string]any, 0, n)
-		for _, r := range records[:n] {
-			w := map[string]any{"$type": "com.atproto.repo.applyWrites#create", "collection": r.collection, "value": r.value}
-			if r.rkey != "" {
-				w["rkey"] = r.rkey
-			}
-			batch = append(batch, w)
+	for batch := range slices.Chunk(records, maxWrites) {
+		written, err := s.createBatch(ctx, batch)
+		if named(err, "RecordAlreadyExists") {
+			written, err = s.refsOf(ctx, batch)
 		}
-		var out struct {
-			Results []struct {
-				URI string `json:"uri"`
-				CID string `json:"cid"`
-			} `json:"results"`
-		}
-		err := s.as(ctx, func(auth authorize) error {
-			return s.pds.procedure(ctx, auth, "com.atproto.repo.applyWrites", map[string]any{"repo": s.DID, "writes": batch}, &out)
-		})
 		if err != nil {
-			return refs, fmt.Errorf("%s writes %d records: %w", s.handle, n, err)
+			return refs, fmt.Errorf("%s writes %d records: %w", s.handle, len(batch), err)
 		}
-		if len(out.Results) != n {
-			return refs, fmt.Errorf("%s wrote %d records, the answer names %d", s.handle, n, len(out.Results))
+		refs = append(refs, written...)
+	}
+	return refs, nil
+}
+
+func (s *session) createBatch(ctx context.Context, records []newRecord) ([]*city.Ref, error) {
+	writes := make([]map[string]any, len(records))
+	for i := range records {
+		if records[i].rkey == "" {
+			records[i].rkey = s.pds.keys.Next().String()
 		}
-		for _, r := range out.Results {
-			refs = append(refs, &city.Ref{Uri: r.URI, Cid: r.CID})
+		writes[i] = map[string]any{
+			"$type": "com.atproto.repo.applyWrites#create", "collection": records[i].collection, "rkey": records[i].rkey, "value": records[i].value,
 		}
-		records = records[n:]
+	}
+	var out struct {
+		Results []struct {
+			URI string `json:"uri"`
+			CID string `json:"cid"`
+		} `json:"results"`
+	}
+	err := s.as(ctx, func(auth authorize) error {
+		return s.pds.procedure(ctx, auth, "com.atproto.repo.applyWrites", map[string]any{"repo": s.DID, "writes": writes}, &out)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(out.Results) != len(records) {
+		return nil, fmt.Errorf("the answer names %d records", len(out.Results))
+	}
+	refs := make([]*city.Ref, len(records))
+	for i, r := range out.Results {
+		refs[i] = &city.Ref{Uri: r.URI, Cid: r.CID}
+	}
+	return refs, nil
+}
+
+func (s *session) refsOf(ctx context.Context, records []newRecord) ([]*city.Ref, error) {
+	refs := make([]*city.Ref, len(records))
+	for i, r := range records {
+		rec, err := s.pds.get(ctx, s.DID, r.collection, r.rkey)
+		if err != nil {
+			return nil, err
+		}
+		if rec == nil {
+			return nil, fmt.Errorf("%s/%s does not exist, others of its batch do", r.collection, r.rkey)
+		}
+		refs[i] = rec.ref()
 	}
 	return refs, nil
 }

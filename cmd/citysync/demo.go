@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -72,7 +73,7 @@ func demoCommand(s streams) *cli.Command {
 func awaitReadyFile(ctx context.Context, path string) (*readyInfo, error) {
 	for since := time.Now(); ; {
 		ready, err := readReady(path)
-		if err == nil || time.Since(since) > cityAway {
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || time.Since(since) > cityAway {
 			return ready, err
 		}
 		if pause(ctx, awayPause) != nil {
@@ -118,7 +119,7 @@ func newDemo(ready *readyInfo, count int, seed int64, p *progress) *demo {
 	d := &demo{
 		ready: ready, count: count, seed: seed, progress: p,
 		rng: rand.New(rand.NewPCG(uint64(seed), 0x63697479)),
-		pds: &pdsClient{at(ready.PDS)}, ledger: &ledgerClient{endpoint: at(ready.Ledger), did: syntax.DID(ready.LedgerDID)}, web: &web,
+		pds: newPDSClient(at(ready.PDS)), ledger: &ledgerClient{endpoint: at(ready.Ledger), did: syntax.DID(ready.LedgerDID)}, web: &web,
 		city: syntax.DID(ready.City.DID), orgs: map[syntax.DID]*organization{}, loc: time.UTC,
 	}
 	for _, a := range ready.Accounts {

@@ -20,7 +20,7 @@ import (
 type resident struct {
 	*session
 	n      int
-	claims map[string]*record // open claims by record key
+	claims map[string]*row // what they claimed, by the claim's record key
 }
 
 // together runs an act for every item, a few at a time, and stops at the first error.
@@ -80,19 +80,23 @@ func (d *demo) account(ctx context.Context, name string) (*session, error) {
 	return d.pds.session(did, handle, password), nil
 }
 
+// activate is done again with a fresh token where the ledger went away after it had
+// seen the first one: a token is good once.
 func (d *demo) activate(ctx context.Context, issuer, person *session) error {
 	const method = "org.city-sync.ledger.activate"
-	token, err := person.serviceToken(ctx, d.ledger.did, method)
-	if err != nil {
+	for try := 1; ; try++ {
+		token, err := person.serviceToken(ctx, d.ledger.did, method)
+		if err != nil {
+			return err
+		}
+		err = d.ledger.procedure(ctx, d.ledger.as(issuer), method, map[string]any{
+			"resident": person.DID, "residentToken": token, "idempotencyKey": d.idempotencyKey("activate", person.DID.String()),
+		}, nil)
+		if named(err, "InvalidResidentToken") && try < 3 {
+			continue
+		}
 		return err
 	}
-	err = d.ledger.procedure(ctx, d.ledger.as(issuer), method, map[string]any{
-		"resident": person.DID, "residentToken": token, "idempotencyKey": d.idempotencyKey("activate", person.DID.String()),
-	}, nil)
-	if named(err, "AlreadyActivated") {
-		return nil
-	}
-	return err
 }
 
 // lookAtClaims reads which of our rows a resident has claimed already.
@@ -101,14 +105,14 @@ func (d *demo) lookAtClaims(ctx context.Context, r *resident) error {
 	if err != nil {
 		return err
 	}
-	r.claims = map[string]*record{}
+	r.claims = map[string]*row{}
 	for _, c := range have {
 		var claim citysync.WorkClaim
 		if err := json.Unmarshal(c.Value, &claim); err != nil {
 			return fmt.Errorf("%s: %w", c.URI, err)
 		}
 		if row := d.rowOf(claim.Task.Uri); row != nil && row.open() {
-			r.claims[c.URI.RecordKey().String()] = &c
+			r.claims[c.URI.RecordKey().String()] = row
 		}
 	}
 	return nil
@@ -179,7 +183,7 @@ func (d *demo) claimAll(ctx context.Context) error {
 			if len(r.claims)+len(o.slots) >= want {
 				break
 			}
-			if s.left > 0 && r.claims[lexicons.ClaimKey(s.row.ref.Uri, s.shift.Id)] == nil && !o.has(s.row) {
+			if s.left > 0 && !o.has(s.row) {
 				s.left--
 				o.slots = append(o.slots, s)
 			}
@@ -197,14 +201,20 @@ func (d *demo) claimAll(ctx context.Context) error {
 			if _, err := d.must(ctx, ref); err != nil {
 				return err
 			}
-			o.by.claims[rkeyOf(ref.Uri)] = &record{URI: syntax.ATURI(ref.Uri), CID: ref.Cid}
+			o.by.claims[rkeyOf(ref.Uri)] = s.row
 		}
 		return nil
 	})
 }
 
-// has tells whether a shift of this row is among the orders.
+// has tells whether the resident has this row or is to claim it: nobody takes two
+// shifts of one task.
 func (o orders) has(r *row) bool {
+	for _, claimed := range o.by.claims {
+		if claimed == r {
+			return true
+		}
+	}
 	return slices.ContainsFunc(o.slots, func(s *slot) bool { return s.row == r })
 }
 

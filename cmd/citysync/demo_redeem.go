@@ -250,6 +250,9 @@ func (d *demo) confirm(ctx context.Context, t *till, code string) error {
 	return d.ledger.procedure(ctx, nil, "org.city-sync.ledger.updateRedemption", body, nil)
 }
 
+// codeSlack covers what the answer's whole seconds leave out.
+const codeSlack = 1100 * time.Millisecond
+
 // tryCodes scans a code after its time, and one a second time.
 func (d *demo) tryCodes(ctx context.Context) error {
 	var spent, rich *resident
@@ -294,7 +297,7 @@ func (d *demo) tryExpired(ctx context.Context, r *resident, credits int64) error
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, time.Until(short.ExpiresAt.Add(1500*time.Millisecond))); err != nil {
+	if err := pause(ctx, time.Until(short.ExpiresAt.Add(codeSlack))); err != nil {
 		return err
 	}
 	return d.answeredAs("CodeExpired", "a till scans a code after its time", d.confirm(ctx, cheapest.till, short.Code))

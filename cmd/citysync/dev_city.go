@@ -33,7 +33,7 @@ func (s *stack) accountsPart(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	client := &pdsClient{s.endpoint(portPDS)}
+	client := newPDSClient(s.endpoint(portPDS))
 	for i := range s.state.Accounts {
 		a := &s.state.Accounts[i]
 		if a.DID != "" {
@@ -91,7 +91,7 @@ func (s *stack) found(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client := &pdsClient{s.endpoint(portPDS)}
+	client := newPDSClient(s.endpoint(portPDS))
 	f := &founding{
 		plan: s.plan, at: s.state.FoundedAt, pds: client, log: s.log,
 		ledger: &ledgerClient{endpoint: s.endpoint(portLedger), did: s.state.did(idLedger)},

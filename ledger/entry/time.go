@@ -16,7 +16,7 @@ func FormatTime(t time.Time) string { return t.UTC().Truncate(time.Second).Forma
 // ParseTime reads what FormatTime writes, and nothing else.
 func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(timeLayout, s)
-	if err != nil {
+	if err != nil || t.Format(timeLayout) != s { // Parse takes fractions of a second too
 		return time.Time{}, fmt.Errorf("time %q is not of the form %s", s, timeLayout)
 	}
 	return t, nil

@@ -88,13 +88,17 @@ func (c *founded) newTill() string {
 }
 
 func (c *founded) accredit(org *actor, status string, roles ...string) strong {
+	return c.accreditFor(org, status, []any{"activation"}, roles...)
+}
+
+func (c *founded) accreditFor(org *actor, status string, categories []any, roles ...string) strong {
 	tokens := []any{}
 	for _, r := range roles {
 		tokens = append(tokens, "org.city-sync.defs#role"+string(r[0]-'a'+'A')+r[1:])
 	}
 	return c.city.put(lexicons.RegistryAccreditation, org.did.String(), map[string]any{
 		"org": org.did, "roles": tokens, "status": status, "validFrom": "2027-01-01T00:00:00Z", "decision": c.decision,
-		"categories": []any{"activation"},
+		"categories": categories,
 	})
 }
 
@@ -118,6 +122,7 @@ func (c *founded) openEpoch() {
 type entryOptions struct {
 	sensitivity string
 	level       int
+	function    string
 }
 
 // catalog lets an issuer draft an entry and the city approve it.
@@ -129,11 +134,15 @@ func (c *founded) catalog(org *actor, o entryOptions) strong {
 		o.level = 2
 	}
 	record := func() map[string]any {
-		return map[string]any{
+		r := map[string]any{
 			"title": "Help", "summary": "Help at a desk.", "successCriteria": []any{map[string]any{"id": "a", "text": "Done."}},
 			"tier": 2, "creditsPerHour": 12, "sensitivity": o.sensitivity, "verificationLevel": o.level, "ruleSet": c.rules,
 			"minMinutes": 60, "maxMinutes": 120,
 		}
+		if o.function != "" {
+			r["functionType"] = o.function
+		}
+		return r
 	}
 	draft := org.put(lexicons.CatalogEntry, c.tid(), record())
 	copied := record()

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -144,6 +145,9 @@ func (t *turn) entryTerms(ctx context.Context, uri, cid, epoch string) (rules.Ca
 	}
 	out.Tier, out.Level, out.Sensitivity = r.Tier, r.VerificationLevel, r.Sensitivity
 	out.MinMinutes, out.MaxMinutes = value(r.MinMinutes), value(r.MaxMinutes)
+	if r.FunctionType != nil { // the kind of work: a token by its name, or the city's own word
+		out.Category = (*r.FunctionType)[strings.LastIndexByte(*r.FunctionType, '#')+1:]
+	}
 	if out.Active, err = t.stands(ctx, f); err != nil || !out.Active {
 		return out, err
 	}

@@ -74,6 +74,18 @@ func TestEntryWhoseApprovalIsTakenAwayIsNotActive(t *testing.T) {
 	}
 }
 
+func TestTaskOutsideTheScopeOfItsIssuerIsNotAccredited(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	parks := "org.city-sync.defs#functionParks"
+	entry := c.catalog(c.library, entryOptions{function: parks})
+	c.status(c.library.put(lexicons.WorkTask, c.tid(), c.taskRecord(entry, 1)), "accepted")
+	c.accreditFor(c.library, "active", []any{"activation", "org.city-sync.defs#functionLibrary"}, "issuer")
+	c.refused(c.library.put(lexicons.WorkTask, c.tid(), c.taskRecord(entry, 1)), "NotAccredited")
+	c.accreditFor(c.library, "active", []any{"activation", parks}, "issuer")
+	c.status(c.library.put(lexicons.WorkTask, c.tid(), c.taskRecord(entry, 1)), "accepted")
+}
+
 func rkeyOf(ref strong) string { return ref.URI[len(ref.URI)-13:] }
 
 func TestClaimIsRefusedByName(t *testing.T) {

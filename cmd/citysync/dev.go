@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -137,7 +136,10 @@ func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) err
 	}
 	final := part("city", func(ctx context.Context, ready func()) error { return st.runCity(ctx, mail, s, ready) })
 	err = service.Run(ctx, log, st.parts(final)...)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if err != nil && ctx.Err() != nil && !st.ready.Load() {
+		// Asked to stop while it was starting: what was under way ended in the middle, and
+		// the next start takes it up.
+		log.Info("stopped before the city was open", "last", err.Error())
 		return nil
 	}
 	return err

@@ -48,6 +48,7 @@ type authors struct {
 
 	mu    sync.Mutex
 	known map[syntax.DID]*lookedUp // guarded by mu
+	room  int64                    // guarded by mu: bytes of repositories that may still be held
 }
 
 type lookedUp struct {
@@ -60,7 +61,7 @@ func newAuthors(w *web, plcURL string) *authors {
 	return &authors{
 		web: w, plc: identity.NewPLC(plcURL, w.small),
 		dir:   identity.NewDirectory(identity.Config{PLCURL: plcURL, HTTP: w.small, Clock: clock.System()}),
-		known: map[syntax.DID]*lookedUp{},
+		known: map[syntax.DID]*lookedUp{}, room: maxVerifyHeld,
 	}
 }
 
@@ -184,6 +185,13 @@ func (as *authors) fetchRepository(ctx context.Context, a *author) (*repo.Full, 
 	car, err := as.web.get(ctx, as.web.xrpc(a.pds, "com.atproto.sync.getRepo", url.Values{"did": {a.did.String()}}), maxVerifyRepo)
 	if err != nil {
 		return nil, couldNot("repository of %s: %w", a.did, err)
+	}
+	as.mu.Lock()
+	as.room -= int64(len(car))
+	over := as.room < 0
+	as.mu.Unlock()
+	if over {
+		return nil, couldNot("the repositories that the log cites are more than %d MiB", maxVerifyHeld>>20)
 	}
 	full, err := repo.VerifyRepo(ctx, bytes.NewReader(car), a.did, a.now, repo.Limits{MaxBytes: maxVerifyRepo, MaxBlocks: maxVerifyBlocks})
 	if err != nil {

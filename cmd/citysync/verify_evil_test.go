@@ -14,6 +14,8 @@ import (
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/repo/repotest"
 	"city-sync.org/citysync/ledger/entry"
+	"city-sync.org/citysync/ledger/rules"
+	"city-sync.org/citysync/ledger/rules/rulestest"
 	"city-sync.org/citysync/ledger/tlog"
 	"city-sync.org/citysync/lexicons"
 )
@@ -172,21 +174,13 @@ func TestVerifyNamesTheEntryThatWasTamperedWith(t *testing.T) {
 		"one leaf dropped from its bundle": func(c *smallCity) wrongAt {
 			seq := c.seqOf(entry.KindMint)
 			c.instead[c.bundlePath()] = func(b []byte) []byte {
-				leaves, err := tlog.DecodeBundle(b, int(c.size()))
-				require.NoError(c.t, err)
-				out, err := tlog.EncodeBundle(slices.Delete(leaves, int(seq), int(seq)+1))
-				require.NoError(c.t, err)
-				return out
+				return without(c.t, b, int(c.size()), int(seq))
 			}
 			return wrongAt{checkLeaves, seq, "it is dropped"}
 		},
 		"the last leaf dropped from its bundle": func(c *smallCity) wrongAt {
 			c.instead[c.bundlePath()] = func(b []byte) []byte {
-				leaves, err := tlog.DecodeBundle(b, int(c.size()))
-				require.NoError(c.t, err)
-				out, err := tlog.EncodeBundle(leaves[:len(leaves)-1])
-				require.NoError(c.t, err)
-				return out
+				return without(c.t, b, int(c.size()), int(c.size())-1)
 			}
 			return wrongAt{checkLeaves, c.size() - 1, "does not give it out"}
 		},
@@ -340,4 +334,48 @@ func TestVerifyRefusesAKeyThatWasNotGoodYet(t *testing.T) {
 	r, err := c.verify("")
 	require.NoError(t, err)
 	requireWrong(t, r, wrongAt{checkCited, seq, "its author's key at"})
+}
+
+func TestVerifyReadsALogOfManyTiles(t *testing.T) {
+	t.Parallel()
+	c := newSmallCity(t)
+	for n := range 300 {
+		c.world.Must(rules.Activate{
+			Now: c.world.Now, Issuer: c.library.DID, Resident: rulestest.Resident(1000 + n), Account: rulestest.Account(1000 + n),
+		})
+	}
+	c.leaves = c.world.Leaves
+	c.publish()
+	r, err := c.verify("")
+	require.NoError(t, err)
+	require.Empty(t, lines(r))
+	require.True(t, r.OK)
+
+	full := "/" + tlog.Tile{Level: tlog.EntriesLevel, Width: tlog.TileWidth}.Path()
+	c.instead = map[string]func([]byte) []byte{
+		full:           func(b []byte) []byte { return without(t, b, tlog.TileWidth, 100) },
+		c.bundlePath(): func(b []byte) []byte { return without(t, b, int(c.size())-tlog.TileWidth, 7) },
+	}
+	r, err = c.verify("")
+	require.NoError(t, err)
+	requireWrong(t, r, wrongAt{checkLeaves, 100, "it is dropped"})
+	requireWrong(t, r, wrongAt{checkLeaves, 263, "it is dropped"})
+	require.Len(t, r.Wrong, 2, lines(r))
+
+	c.instead = map[string]func([]byte) []byte{
+		"/" + tlog.Tiles(1, c.size())[0].Path(): func(b []byte) []byte { return make([]byte, len(b)) },
+	}
+	r, err = c.verify("")
+	require.NoError(t, err)
+	requireWrong(t, r, wrongAt{checkLeaves, noEntry, "tile/1/000.p/1 does not follow from the tiles below it"})
+}
+
+// without is a bundle with one entry left out.
+func without(t *testing.T, bundle []byte, width, at int) []byte {
+	t.Helper()
+	leaves, err := tlog.DecodeBundle(bundle, width)
+	require.NoError(t, err)
+	out, err := tlog.EncodeBundle(slices.Delete(leaves, at, at+1))
+	require.NoError(t, err)
+	return out
 }

@@ -25,6 +25,7 @@ const (
 	maxVerifyProof  = 4 << 20   // of a proof: a record of 1 MB and the way to it
 	maxVerifyBundle = 20 << 20  // of a bundle of 256 entries
 	maxVerifyRepo   = 128 << 20
+	maxVerifyHeld   = 2 << 30 // of all repositories
 	maxVerifyBlocks = 1_500_000
 )
 

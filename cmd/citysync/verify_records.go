@@ -95,7 +95,7 @@ func (v *verifier) citedRecords(ctx context.Context, log *verifiedLog) error {
 			v.guarded(checkCited, e.Seq, func() { v.judge(ctx, e) })
 		}
 	}
-	v.standing(log)
+	v.standing(ctx, log)
 	return nil
 }
 
@@ -220,14 +220,14 @@ func (v *verifier) signedBy(ctx context.Context, c entry.Cause) string {
 }
 
 // standing looks for accreditations that the log ended although the city's record stands.
-func (v *verifier) standing(log *verifiedLog) {
+func (v *verifier) standing(ctx context.Context, log *verifiedLog) {
 	last := map[syntax.DID]*entry.Entry{}
 	for _, e := range log.entries {
 		if e != nil && e.Kind == entry.KindBind && e.Bind.What == entry.BindRole {
 			last[e.Org] = e
 		}
 	}
-	city, err := v.authors.get(context.Background(), v.city.did)
+	city, err := v.authors.get(ctx, v.city.did)
 	if err != nil {
 		return
 	}

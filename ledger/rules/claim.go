@@ -130,13 +130,7 @@ func (s *State) holds(token []byte) bool {
 
 // openClaims counts a person's claims, held or entered, that are not yet settled.
 func (s *State) openClaims(id entry.Account) int64 {
-	n := s.accounts[id].open
-	for _, h := range s.held {
-		if h.Account == id {
-			n++
-		}
-	}
-	return n
+	return s.accounts[id].open + s.accounts[id].held
 }
 
 // HoldClaim keeps a claim beside the log: one that DecideClaim just gave, or, after a replay, one that was kept. The error
@@ -153,6 +147,7 @@ func HoldClaim(s *State, h *HeldClaim) error {
 	}
 	s.held[string(h.Token)] = h
 	t.shifts[h.Shift].held++
+	s.accounts[h.Account].held++
 	return nil
 }
 
@@ -190,6 +185,7 @@ func DropClaim(s *State, token []byte) bool {
 	}
 	delete(s.held, string(token))
 	s.tasks[h.First].shifts[h.Shift].held--
+	s.accounts[h.Account].held--
 	return true
 }
 

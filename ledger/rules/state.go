@@ -54,6 +54,7 @@ type account struct {
 	credits  map[string]int64 // by book
 	votes    map[string]int64
 	open     int64 // claims that stand in the log, neither minted nor ended
+	held     int64 // claims beside the log
 }
 
 // NewState is the state of an empty log. loc is the city's time zone: days, windows and work dates are its.

@@ -130,7 +130,9 @@ func TestCityEndToEnd(t *testing.T) {
 	require.NoError(t, city.stop())
 	again := startTown(t, cfg)
 	assert.Equal(t, city.ready, again.ready, "a second start is the same city")
-	second := again.demo(t)
+	bare := *again.ready
+	bare.Plan = nil // what the contract names is enough
+	second := (&runningTown{ready: &bare}).demo(t)
 	second.tries, first.tries = nil, nil // they carry the times of their answers
 	assert.Equal(t, first.Checkpoint, second.Checkpoint, "a second run changes nothing")
 	assert.Equal(t, first.Evidence, second.Evidence)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -223,11 +224,14 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 	line("log", r.ledger+"/checkpoint")
 	line("pages", r.web)
 	for _, uri := range r.Evidence {
-		line("evidence", uri)
+		line("evidence", pageOf(r.web, uri))
 	}
 	fmt.Fprintln(t)
 	return t.Flush()
 }
+
+// pageOf is where the AppView shows a record.
+func pageOf(web, uri string) string { return web + "/record/" + strings.TrimPrefix(uri, "at://") }
 
 func percent(part, whole int64) string {
 	if whole == 0 {

@@ -35,10 +35,12 @@ func (d *demo) look(ctx context.Context) error {
 	if err := d.checkEpoch(ctx); err != nil {
 		return err
 	}
-	if d.ready.Plan == nil {
-		return errors.New("the ready file has no plan: how many slots each catalog entry gets is in no record")
-	}
 	var err error
+	if d.ready.Plan == nil {
+		if d.ready.Plan, err = d.planFromNetwork(ctx); err != nil {
+			return fmt.Errorf("plan: %w", err)
+		}
+	}
 	if d.loc, err = time.LoadLocation(d.ready.Plan.TZ); err != nil {
 		return fmt.Errorf("the city's zone: %w", err)
 	}

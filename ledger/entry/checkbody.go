@@ -6,25 +6,23 @@ import (
 )
 
 func (e *Entry) checkBody() error {
-	bodies := map[Kind]bool{
-		KindRulesVersion: e.RulesVersion != nil,
-		KindParameters:   e.Parameters != nil,
-		KindBind:         e.Bind != nil,
-		KindEpochOpen:    e.EpochOpen != nil,
-		KindReserve:      e.Reserve != nil,
-		KindRelease:      e.Release != nil,
-		KindClaim:        e.Claim != nil,
-		KindUnclaim:      e.Unclaim != nil,
-		KindMint:         e.Mint != nil,
-		KindBurn:         e.Burn != nil,
-		KindActivate:     true, // says everything in the common fields
-	}
-	for kind, has := range bodies {
-		if kind == KindActivate {
-			continue
-		}
-		if has != (kind == e.Kind) {
-			return fmt.Errorf("kind %s and the body of %s do not agree", e.Kind, kind)
+	for _, b := range [...]struct { // an activation says everything in the common fields
+		kind Kind
+		has  bool
+	}{
+		{KindRulesVersion, e.RulesVersion != nil},
+		{KindParameters, e.Parameters != nil},
+		{KindBind, e.Bind != nil},
+		{KindEpochOpen, e.EpochOpen != nil},
+		{KindReserve, e.Reserve != nil},
+		{KindRelease, e.Release != nil},
+		{KindClaim, e.Claim != nil},
+		{KindUnclaim, e.Unclaim != nil},
+		{KindMint, e.Mint != nil},
+		{KindBurn, e.Burn != nil},
+	} {
+		if b.has != (b.kind == e.Kind) {
+			return fmt.Errorf("kind %s and the body of %s do not agree", e.Kind, b.kind)
 		}
 	}
 	switch e.Kind {

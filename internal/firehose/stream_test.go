@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -412,8 +413,44 @@ func TestOversizedFramesEndTheConnectionOnly(t *testing.T) {
 	}))
 	t.Cleanup(hs.Close)
 	h := newCollector()
-	startClient(t, hs.URL, 0, h)
+	stop := startClient(t, hs.URL, 0, h)
 	h.wait(t, 1)
+	require.NoError(t, stop())
+	assert.Equal(t, []int64{3}, h.seqs)
+	assert.Zero(t, h.garbage, "it is not even read")
+}
+
+// backwards is a store that breaks its promise.
+type backwards struct{ *memory }
+
+func (b backwards) Page(ctx context.Context, after int64, limit int) ([]firehose.Frame, error) {
+	page, err := b.memory.Page(ctx, after, limit)
+	slices.Reverse(page)
+	return page, err
+}
+
+func TestAStoreOutOfOrderStopsTheServer(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	notified := make(chan struct{}, 1)
+	b := backwards{m}
+	m.head = 1
+	s := firehose.NewServer(b, notified, firehose.ServerConfig{})
+	done := make(chan error, 1)
+	go func() { done <- s.Run(t.Context()) }()
+	for { // the server reads where the stream stands once, at its start
+		m.add(t, 3)
+		select {
+		case notified <- struct{}{}:
+		default:
+		}
+		select {
+		case err := <-done:
+			require.ErrorContains(t, err, "after")
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 func TestAHandlersErrorEndsTheClient(t *testing.T) {

@@ -21,6 +21,11 @@ import (
 
 func rkey(i int) string { return fmt.Sprintf("r%d", i) }
 
+// later is a rev of some time after the authors begin.
+func later(d time.Duration) string {
+	return string(syntax.NewTIDFromTime(repotest.Start.Add(d), 0))
+}
+
 func TestEveryRepositoryIsKnownAfterStartUp(t *testing.T) {
 	t.Parallel()
 	h, d, s := newHost(t), newDirectory(), newSink()
@@ -58,13 +63,15 @@ func TestEveryRepositoryIsKnownAfterStartUp(t *testing.T) {
 
 func TestTheStreamAloneFromItsBeginning(t *testing.T) {
 	t.Parallel()
-	h, d, s := newHost(t), newDirectory(), newSink()
+	gate := make(chan struct{})
+	h, d, s := newHost(t, func(h *host) { h.gate = gate }), newDirectory(), newSink()
 	a := h.author(d, "a")
 	h.write(a)
 	for i := range 30 {
 		h.write(a, repotest.Create(rkey(i), "x"))
 	}
 	r := start(t, h, d, s, func(c *follow.Config) { c.QuietFor = time.Second })
+	time.AfterFunc(100*time.Millisecond, func() { close(gate) }) // a slow stream: the listing must not be first
 	s.await(t, "all commits", func() bool { return s.same(a) })
 	r.ready(t)
 	assert.Equal(t, 0, s.snapshots)
@@ -156,7 +163,7 @@ func TestGarbageIsDroppedWithItsReason(t *testing.T) {
 		require.NoError(t, err)
 		return repotest.Event(c)
 	}
-	soon := string(syntax.NewTIDFromTime(repotest.Start.Add(time.Hour), 0))
+	soon := later(time.Hour)
 	h.send(apply(thief.Key, soon, repotest.Create("forged", "1")))
 	alone := thief.Event(repotest.Create("forged", "1")) // not even on the victim's chain
 	alone.Rev = soon
@@ -167,7 +174,7 @@ func TestGarbageIsDroppedWithItsReason(t *testing.T) {
 	c, err := repo.Apply(t.Context(), other.Blocks, other.DID, other.Head, nil, other.Key, soon)
 	require.NoError(t, err)
 	h.send(repotest.Event(c))
-	far := string(syntax.NewTIDFromTime(repotest.Start.Add(48*time.Hour), 0))
+	far := later(48 * time.Hour)
 	h.send(apply(evil.Key, far, repotest.Create("far", "1")))
 	moved := repotest.NewAuthor(t, "moved")
 	d.set(moved.DID, moved.Public(), "http://elsewhere.test")
@@ -176,7 +183,7 @@ func TestGarbageIsDroppedWithItsReason(t *testing.T) {
 	h.send(&firehose.Account{DID: moved.DID, Status: "deleted", Time: "x"})
 	h.send(&firehose.Identity{DID: moved.DID, Time: "x"})
 	h.raw([]byte("garbage"))
-	torn := apply(evil.Key, string(syntax.NewTIDFromTime(repotest.Start.Add(3*time.Hour), 0)), repotest.Create("torn", "1"))
+	torn := apply(evil.Key, later(3*time.Hour), repotest.Create("torn", "1"))
 	torn.Blocks = torn.Blocks[:40]
 	h.send(torn)
 	h.write(good, repotest.Create("b", "1"))
@@ -209,10 +216,13 @@ func TestANewKeyIsFetchedOnce(t *testing.T) {
 	s.await(t, "the commit under the new key", func() bool { return s.same(a) })
 	assert.Equal(t, 1, d.purges)
 	for range 20 { // forged events do not make us ask the directory each time
-		h.send(repotest.NewAuthor(t, "a").Event(repotest.Create("forged", "1")))
+		c, err := repo.Apply(t.Context(), a.Blocks, a.DID, a.Head, nil, repotest.NewAuthor(t, "a").Key, later(time.Hour))
+		require.NoError(t, err)
+		h.send(repotest.Event(c))
 	}
 	h.write(a, repotest.Create("three", "3"))
 	s.await(t, "the author's next commit", func() bool { return s.same(a) })
+	assert.Equal(t, 20, s.drops["BadSignature"])
 	assert.LessOrEqual(t, d.purges, 6)
 }
 
@@ -273,16 +283,47 @@ func TestADirectoryThatIsDownLosesNothing(t *testing.T) {
 	t.Parallel()
 	h, d, s := newHost(t), newDirectory(), newSink()
 	a := h.author(d, "a")
-	d.down = true
 	h.write(a, repotest.Create("x", "1"))
 	now := clock.New(repotest.Start.Add(24 * time.Hour))
-	start(t, h, d, s, func(c *follow.Config) { c.Clock = now })
+	r := start(t, h, d, s, func(c *follow.Config) { c.Clock = now })
+	r.ready(t)
+	d.mu.Lock()
+	d.down = true
+	d.mu.Unlock()
+	h.write(a, repotest.Create("y", "1"))
 	s.await(t, "the drop", func() bool { return s.drops["NoIdentity"] >= 1 })
 	d.mu.Lock()
 	d.down = false
 	d.mu.Unlock()
 	now.Advance(time.Minute)
 	s.await(t, "the repair", func() bool { return s.same(a) })
+}
+
+// What comes as a whole is held to the same clock and the same order.
+func TestWholeRepositoriesOfTheFutureOrThePastAreRefused(t *testing.T) {
+	t.Parallel()
+	h, d, s := newHost(t), newDirectory(), newSink()
+	ahead, back := h.author(d, "ahead"), h.author(d, "back")
+	c, err := repo.Apply(t.Context(), ahead.Blocks, ahead.DID, nil, nil, ahead.Key, later(48*time.Hour))
+	require.NoError(t, err)
+	ahead.Take(c)
+	h.quiet(back, repotest.Create("one", "1"))
+	old := *back.Head
+	h.quiet(back, repotest.Create("two", "2"))
+	r := start(t, h, d, s)
+	r.ready(t)
+	s.mu.Lock()
+	held := s.state[back.DID]
+	assert.Equal(t, back.State(), held)
+	assert.Equal(t, 1, s.drops["FutureRev"])
+	s.mu.Unlock()
+	h.locked(func() { back.Head = &old })
+	h.send(&firehose.Sync{DID: back.DID, Rev: later(time.Hour), Blocks: []byte{}, Time: "x"})
+	s.await(t, "the refusal", func() bool { return s.drops["StaleRev"] == 1 })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	assert.Equal(t, held, s.state[back.DID])
+	assert.NotContains(t, s.state, ahead.DID)
 }
 
 func TestAListingThatFailsIsRepeated(t *testing.T) {

@@ -30,6 +30,7 @@ type host struct {
 	t      testing.TB
 	url    string
 	notify chan struct{}
+	gate   chan struct{} // if set before start, the stream waits for its closing
 
 	mu      sync.Mutex
 	authors map[syntax.DID]*repotest.Author
@@ -42,10 +43,13 @@ type host struct {
 	paged   int // repositories a page, 0: all
 }
 
-func newHost(t testing.TB) *host {
+func newHost(t testing.TB, tune ...func(*host)) *host {
 	h := &host{
 		t: t, notify: make(chan struct{}, 1), authors: map[syntax.DID]*repotest.Author{},
 		broken: map[syntax.DID]int{}, served: map[syntax.DID][]byte{}, fetched: map[syntax.DID]int{},
+	}
+	for _, f := range tune {
+		f(h)
 	}
 	s := firehose.NewServer(h, h.notify, firehose.ServerConfig{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -71,7 +75,14 @@ func (h *host) Bounds(context.Context) (int64, int64, error) {
 	return h.frames[0].Seq, h.head, nil
 }
 
-func (h *host) Page(_ context.Context, after int64, limit int) ([]firehose.Frame, error) {
+func (h *host) Page(ctx context.Context, after int64, limit int) ([]firehose.Frame, error) {
+	if h.gate != nil {
+		select {
+		case <-h.gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var out []firehose.Frame

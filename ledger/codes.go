@@ -12,6 +12,7 @@ const (
 	codeAlphabet = "23456789ABCDEFGHJKMNPQRSTUVWXYZ" // no 0 O 1 I L
 	codeLength   = 8                                 // 31^8 is 2^39.6: not to be guessed in 90 s through a till's signature
 	maxCodeTTL   = 90 * time.Second
+	maxOpenCodes = 10                  // of one person at once
 	keepCodes    = 30 * 24 * time.Hour // so long "already redeemed at T" is answered
 )
 

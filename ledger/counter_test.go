@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/json"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -174,4 +175,83 @@ func TestCodeNeverStandsInTheDatabase(t *testing.T) {
 		require.NoError(t, c.world.pool.QueryRow(c.ctx, q, code).Scan(&n))
 		require.Zero(t, n, q)
 	}
+}
+
+func TestOnePersonKeepsFewCodesOpen(t *testing.T) {
+	t.Parallel()
+	c, ana := rich(t)
+	for i := range maxOpenCodes {
+		require.Equal(t, 200, c.code(ana, 1, fmt.Sprint(i), nil).Status)
+	}
+	over := c.code(ana, 1, "over", nil)
+	require.Equal(t, 429, over.Status)
+	require.Equal(t, "RateLimitExceeded", over.name())
+	c.clock.Advance(maxCodeTTL)
+	require.Equal(t, 200, c.code(ana, 1, "over", nil).Status)
+}
+
+// A redeemer that leaves in mid-epoch still honors what was counted; what came later ends at once.
+func TestCommittedUnitsAreHonoredAfterAWithdrawal(t *testing.T) {
+	t.Parallel()
+	c, ana := rich(t)
+	later := c.offer(800, 10)
+	for _, o := range []strong{c.swim, later} {
+		c.pool.put(lexicons.OfferOfferingStatus, rkeyOf(o), map[string]any{"status": "ended", "offering": o})
+	}
+	require.Equal(t, 200, c.code(ana, 1, "counted", nil).Status)
+	require.Equal(t, "OfferingPaused", c.code(ana, 1, "later", map[string]any{"offering": later}).name())
+	// A dearer version of a counted offering is not what was committed.
+	dearer := c.pool.put(lexicons.OfferOffering, rkeyOf(c.swim), map[string]any{
+		"title": "Swim", "creditsPerUnit": 9, "unitLabel": "visit", "epoch": epoch, "book": book,
+		"capacity":         map[string]any{"physicalMonth": 1000, "marginalMonth": 1000, "committedMonth": 100},
+		"publicPriceMinor": 800, "currency": "USD",
+	})
+	require.Equal(t, "TermsFrozen", c.code(ana, 1, "dearer", map[string]any{"offering": dearer}).name())
+	require.Equal(t, int64(8), c.code(ana, 1, "still", nil).num("price"))
+}
+
+func TestIssuerPagesThroughItsOwnClaimsOnly(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	task := c.task(c.library, c.catalog(c.library, entryOptions{}), 3)
+	want := []string{}
+	for _, name := range []string{"ana", "ben", "cleo"} {
+		want = append(want, c.resident(name).claim(task).URI)
+	}
+	got := []string{}
+	for query := "?limit=2"; query != ""; {
+		page := c.call(c.library, "listClaims", query, nil)
+		require.Equal(t, 200, page.Status, "%v", page.Body)
+		list, _ := page.Body["claims"].([]any)
+		for _, one := range list {
+			v, _ := one.(map[string]any)
+			require.Equal(t, "held", v["status"])
+			require.Equal(t, task.CID, v["taskCid"])
+			uri, _ := v["claim"].(string)
+			got = append(got, uri)
+		}
+		query = ""
+		if next := page.str("cursor"); next != "" {
+			query = "?limit=2&cursor=" + next
+		}
+	}
+	require.Equal(t, want, got)
+	require.Empty(t, c.call(c.parks, "listClaims", "", nil).Body["claims"])
+	require.Equal(t, "BadCursor", c.call(c.library, "listClaims", "?cursor=x", nil).name())
+}
+
+func TestWellKnownNamesTheLog(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	var got struct {
+		City, Ledger string
+		Log          struct{ Origin, VKey, URL string }
+		PLC          *string
+	}
+	rec := c.get("/.well-known/citysync.json")
+	require.Equal(t, 200, rec.Code)
+	require.NoError(t, json.Unmarshal(rec.Body.Bytes(), &got))
+	require.Equal(t, []string{c.cfg.City.String(), c.cfg.DID.String(), c.l.VerifierKey()}, []string{got.City, got.Log.Origin, got.Log.VKey})
+	require.Nil(t, got.PLC, "named on loopback only")
+	require.Equal(t, 200, c.get("/xrpc/_health").Code)
 }

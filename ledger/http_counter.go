@@ -91,6 +91,14 @@ type codeRow struct {
 }
 
 func (l *Ledger) makeCode(ctx context.Context, b *batch, row *codeRow) (any, error) {
+	var open int64
+	const count = `select count(*) from code where account = $1 and status = 'open' and expires_at > $2`
+	if err := b.tx.QueryRow(ctx, count, row.Account, b.now).Scan(&open); err != nil {
+		return nil, fmt.Errorf("open codes: %w", err)
+	}
+	if open >= maxOpenCodes {
+		return nil, xrpc.Errorf(http.StatusTooManyRequests, "RateLimitExceeded", "%d codes are open; use one or let them end", open).After(maxCodeTTL)
+	}
 	const insert = `insert into code (hash, account, offering, offering_cid, units, price, book, made_at, expires_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (hash) do nothing`
 	for range 5 { // a code that was drawn before is drawn again

@@ -76,8 +76,8 @@ func clockMinutes(s string) (int, bool) {
 	return at.Hour()*60 + at.Minute(), err == nil
 }
 
-// withStatus adds what the redeemer's sidecar says, for a code or for the opening of an epoch.
-func withStatus(ctx context.Context, q querier, f *fact, o *rules.Offering, opening bool) error {
+// withStatus adds what the redeemer's sidecar says.
+func withStatus(ctx context.Context, q querier, f *fact, o *rules.Offering) error {
 	side, err := currentFact(ctx, q, f.DID, lexicons.OfferOfferingStatus, f.RKey)
 	if err != nil || side == nil {
 		return err
@@ -91,7 +91,7 @@ func withStatus(ctx context.Context, q querier, f *fact, o *rules.Offering, open
 		o.Paused = true
 	case "ended":
 		// A withdrawal waits for the epoch it names; the rules honor what was counted until its epoch ends.
-		o.Ended = !opening || r.ChangeEffectiveEpoch == nil || *r.ChangeEffectiveEpoch <= o.Epoch
+		o.Ended = r.ChangeEffectiveEpoch == nil || *r.ChangeEffectiveEpoch <= o.Epoch
 	}
 	return nil
 }
@@ -112,7 +112,7 @@ func liveOfferings(ctx context.Context, q querier, book, epoch string) ([]rules.
 		if err != nil || o.Book != book || o.Epoch != epoch {
 			continue // what cannot be read was refused by name when it came
 		}
-		if err := withStatus(ctx, q, f, o, true); err != nil {
+		if err := withStatus(ctx, q, f, o); err != nil {
 			return nil, err
 		}
 		out = append(out, *o)
@@ -143,5 +143,5 @@ func offeringFor(ctx context.Context, q querier, s *rules.State, uri, cid string
 			return nil, xrpc.Errorf(409, "OfferingNotLive", "this version of the offering stands no more")
 		}
 	}
-	return o, withStatus(ctx, q, f, o, false)
+	return o, withStatus(ctx, q, f, o)
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +21,6 @@ import (
 	"city-sync.org/citysync/internal/follow"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
-	"github.com/bluesky-social/indigo/atproto/identity"
 )
 
 // Config is what an operator decides.
@@ -148,6 +148,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 		}))
 	}
 	l.handler = l.routes()
+	deps.Log.InfoContext(ctx, "log loaded", "entries", seq.log.size(), "term", seq.term)
 	return l, nil
 }
 

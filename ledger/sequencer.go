@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"sync/atomic"
@@ -126,7 +125,6 @@ type sequencer struct {
 	log    *treeLog
 	state  *rules.State
 	clock  clock.Clock
-	slog   *slog.Logger
 	sign   func(size int64, root tlog.Hash) (*Checkpoint, error)
 	queue  chan *command
 	ended  chan struct{}

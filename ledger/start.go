@@ -44,7 +44,7 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, signer 
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	s := &sequencer{
-		store: st, conn: conn, term: term, clock: deps.Clock, slog: deps.Log, log: &treeLog{}, state: rules.NewState(loc),
+		store: st, conn: conn, term: term, clock: deps.Clock, log: &treeLog{}, state: rules.NewState(loc),
 		bound: map[syntax.DID]*entry.Bind{}, queue: make(chan *command, maxQueue), ended: make(chan struct{}), grown: make(chan struct{}, 1),
 		sign: func(size int64, root tlog.Hash) (*Checkpoint, error) {
 			return signCheckpoint(signer, size, root, deps.Clock.Now())

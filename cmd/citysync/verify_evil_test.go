@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/repo/repotest"
 	"city-sync.org/citysync/ledger/entry"
@@ -227,7 +229,10 @@ func TestVerifyNamesTheEntryThatWasTamperedWith(t *testing.T) {
 			return wrongAt{checkCheckpoints, noEntry, "the log went back: it had"}
 		},
 		"a log that was shown otherwise before": func(c *smallCity) wrongAt {
-			c.checkpoint = func(r anyMap) anyMap {
+			c.checkpoint = func(size int64, r anyMap) anyMap {
+				if size != c.early {
+					return r
+				}
 				root := tlog.Hash{7}
 				r["rootHash"], r["note"] = bytesOf(root[:]), string(c.note(c.early, root))
 				return r
@@ -235,11 +240,57 @@ func TestVerifyNamesTheEntryThatWasTamperedWith(t *testing.T) {
 			return wrongAt{checkCheckpoints, 0, "the log changed between entries 0 and"}
 		},
 		"a published checkpoint that its note does not bear out": func(c *smallCity) wrongAt {
-			c.checkpoint = func(r anyMap) anyMap {
+			c.checkpoint = func(_ int64, r anyMap) anyMap {
 				r["rootHash"] = bytesOf(make([]byte, 32))
 				return r
 			}
 			return wrongAt{checkCheckpoints, noEntry, "its note says"}
+		},
+		"a checkpoint that does not name the one before it": func(c *smallCity) wrongAt {
+			c.checkpoint = func(_ int64, r anyMap) anyMap {
+				delete(r, "previous")
+				return r
+			}
+			return wrongAt{checkCheckpoints, noEntry, "it does not name at://"}
+		},
+		"a checkpoint that tells another supply": func(c *smallCity) wrongAt {
+			c.checkpoint = func(size int64, r anyMap) anyMap {
+				held := int64(0)
+				if size == c.size() {
+					held = 9 // 16 minted, 8 burned
+				}
+				r["supply"] = []anyMap{{"book": rulestest.Book, "amount": held}}
+				return r
+			}
+			return wrongAt{checkSupply, noEntry, "it says 9 of standard are held, the entries give 8"}
+		},
+		"a receipt of another claim": func(c *smallCity) wrongAt {
+			seq := c.seqOf(entry.KindMint)
+			c.receipt = func(at int64, r anyMap) anyMap {
+				if at == seq {
+					r["subject"].(anyMap)["value"] = bytesOf(make([]byte, 32))
+				}
+				return r
+			}
+			return wrongAt{checkReceipts, seq, "its subject is not the entry's nullifier"}
+		},
+		"a receipt of an entry that never was": func(c *smallCity) wrongAt {
+			seq := c.seqOf(entry.KindMint)
+			c.receipt = func(at int64, r anyMap) anyMap {
+				if at == seq {
+					beyond := maps.Clone(r)
+					beyond["seq"] = c.size() + 5
+					c.put(c.ledger, lexicons.LedgerReceipt, lexicons.SeqKey(c.size()+5), beyond)
+				}
+				return r
+			}
+			return wrongAt{checkReceipts, c.size() + 5, "a receipt of an entry that the log"}
+		},
+		"a ledger that its own DID places elsewhere": func(c *smallCity) wrongAt {
+			c.change(c.ledger, func(op *identity.Operation) {
+				op.Services["citysync_ledger"] = identity.Service{Type: "CitySyncLedger", Endpoint: "http://localhost:1"}
+			})
+			return wrongAt{checkLogKey, noEntry, "has its service at"}
 		},
 		"a receipt that is not its leaf": func(c *smallCity) wrongAt {
 			seq := c.seqOf(entry.KindMint)
@@ -378,4 +429,51 @@ func without(t *testing.T, bundle []byte, width, at int) []byte {
 	out, err := tlog.EncodeBundle(slices.Delete(leaves, at, at+1))
 	require.NoError(t, err)
 	return out
+}
+
+// mintRecord is the verification behind the mint: its address and version.
+func (c *smallCity) mintRecord() (syntax.ATURI, string) {
+	c.t.Helper()
+	mint, err := entry.Decode(c.leaves[c.seqOf(entry.KindMint)])
+	require.NoError(c.t, err)
+	return syntax.ATURI(mint.Causes[0].URI), mint.Causes[0].CID
+}
+
+func TestVerifyRefusesEvidenceUnderAKeyThatCameLater(t *testing.T) {
+	t.Parallel()
+	c := newSmallCity(t)
+	c.publish()
+	next, err := atcrypto.GeneratePrivateKeyK256()
+	require.NoError(t, err)
+	u, id := c.mintRecord()
+	data := c.library.Blocks[c.library.Paths()[u.Collection().String()+"/"+u.RecordKey().String()]]
+	c.library.Commit(repo.Write{Action: repo.Delete, Collection: u.Collection().String(), RKey: u.RecordKey().String()})
+	c.rotate(c.library, next)
+	c.commit(c.library, repotest.Start.Add(2*time.Hour))
+
+	backdated := repotest.NewAuthor(t, "x")
+	backdated.DID, backdated.Key = c.library.DID, next
+	done := backdated.Commit(repo.Write{Action: repo.Create, Collection: u.Collection().String(), RKey: u.RecordKey().String(), Record: data})
+	c.evidence[id], err = repo.Proof(t.Context(), backdated.Blocks, done.Head, u.Collection().String()+"/"+u.RecordKey().String())
+	require.NoError(t, err)
+	r, err := c.verify("")
+	require.NoError(t, err)
+	requireWrong(t, r, wrongAt{checkCited, c.seqOf(entry.KindMint), "which was not its author's key at"})
+}
+
+func TestVerifyRefusesEvidenceOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	c := newSmallCity(t)
+	c.publish()
+	u, id := c.mintRecord()
+	reserve, err := entry.Decode(c.leaves[c.seqOf(entry.KindReserve)])
+	require.NoError(t, err)
+	c.library.Commit(repo.Write{Action: repo.Delete, Collection: u.Collection().String(), RKey: u.RecordKey().String()})
+	record := c.verification(reserve.Causes[0])
+	record["createdAt"] = "2027-01-04T19:00:00Z"
+	later := c.put(c.library, u.Collection().String(), u.RecordKey().String(), record)
+	c.evidence[id] = c.evidence[later.CID]
+	r, err := c.verify("")
+	require.NoError(t, err)
+	requireWrong(t, r, wrongAt{checkCited, c.seqOf(entry.KindMint), "proves another version"})
 }

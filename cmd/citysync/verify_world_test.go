@@ -60,9 +60,9 @@ type smallCity struct {
 	instead map[string]func([]byte) []byte
 	// What an evil ledger writes instead of a receipt.
 	receipt func(seq int64, r anyMap) anyMap
-	// The size at which a checkpoint is published before the last one, and what is published then.
+	// The size at which a checkpoint is published before the last one, and what an evil ledger writes instead of either.
 	early      int64
-	checkpoint func(anyMap) anyMap
+	checkpoint func(size int64, r anyMap) anyMap
 }
 
 // newSmallCity builds a city that is right in every part, up to what it publishes: publish does that.
@@ -126,16 +126,22 @@ func publicKey(t *testing.T, k atcrypto.PrivateKey) atcrypto.PublicKey {
 	return p
 }
 
-// rotate gives an account another key, an hour after it began to write.
-func (c *smallCity) rotate(a *repotest.Author, next *atcrypto.PrivateKeyK256) {
+// change submits a new state of an account's DID, an hour after it began to write.
+func (c *smallCity) change(a *repotest.Author, to func(*identity.Operation)) {
 	c.t.Helper()
 	c.clock.Set(repotest.Start.Add(time.Hour))
 	last, err := c.directory().Last(c.t.Context(), a.DID)
 	require.NoError(c.t, err)
 	op := last.Next()
-	op.VerificationMethods["atproto"] = publicKey(c.t, next).DIDKey()
+	to(&op)
 	require.NoError(c.t, op.Sign(c.rotation))
 	require.NoError(c.t, c.directory().Submit(c.t.Context(), a.DID, op))
+}
+
+// rotate gives an account another key.
+func (c *smallCity) rotate(a *repotest.Author, next *atcrypto.PrivateKeyK256) {
+	c.t.Helper()
+	c.change(a, func(op *identity.Operation) { op.VerificationMethods["atproto"] = publicKey(c.t, next).DIDKey() })
 	a.Key = next
 }
 
@@ -357,8 +363,8 @@ func (c *smallCity) publish() {
 		if previous != nil {
 			r["previous"] = refOf(*previous)
 		}
-		if c.checkpoint != nil && size == c.early {
-			r = c.checkpoint(r)
+		if c.checkpoint != nil {
+			r = c.checkpoint(size, r)
 		}
 		cause := c.put(c.ledger, lexicons.LedgerCheckpoint, lexicons.SeqKey(size), r)
 		previous = &cause

@@ -23,7 +23,7 @@ func rich(t *testing.T) (*founded, *actor) {
 	return c, ana
 }
 
-func TestSecondScanSaysWhen(t *testing.T) {
+func TestSecondScanSaysWhen(t *testing.T) { // L11
 	t.Parallel()
 	c, ana := rich(t)
 	code := c.code(ana, 1, "k", nil).str("code")
@@ -37,7 +37,7 @@ func TestSecondScanSaysWhen(t *testing.T) {
 	})
 }
 
-func TestCodeExpires(t *testing.T) {
+func TestCodeExpires(t *testing.T) { // L11
 	t.Parallel()
 	c, ana := rich(t)
 	code := c.code(ana, 1, "k", map[string]any{"ttlSeconds": 5}).str("code")
@@ -57,7 +57,7 @@ func TestRefusedCodeBurnsNothing(t *testing.T) {
 	require.Equal(t, int64(24), c.balance(ana))
 }
 
-func TestCodeIsRefusedByName(t *testing.T) {
+func TestCodeIsRefusedByName(t *testing.T) { // L14
 	t.Parallel()
 	c, ana := rich(t)
 	c.unchanged(func() {
@@ -93,7 +93,7 @@ func TestTillMustBeBoundAndSign(t *testing.T) {
 	require.Equal(t, "redeemed", c.scan(&good, code, "confirm", 0).str("status"))
 }
 
-func TestFiveHundredScansOfOneCodeBurnOnce(t *testing.T) {
+func TestFiveHundredScansOfOneCodeBurnOnce(t *testing.T) { // L11
 	t.Parallel()
 	c, ana := rich(t)
 	code := c.code(ana, 1, "k", nil).str("code")

@@ -24,7 +24,7 @@ import (
 	"city-sync.org/citysync/lexicons"
 )
 
-func TestRestartGivesTheSameCity(t *testing.T) {
+func TestRestartGivesTheSameCity(t *testing.T) { // L2
 	t.Parallel()
 	c, ana := rich(t)
 	entryRef := c.catalog(c.library, entryOptions{})
@@ -139,7 +139,7 @@ func TestHistoryIsReadInAnyOrderOfRepositories(t *testing.T) {
 	require.Equal(t, digest, late.l.seq.state.Digest())
 }
 
-func TestLogIsAppendOnly(t *testing.T) {
+func TestLogIsAppendOnly(t *testing.T) { // L1
 	t.Parallel()
 	c := newCity(t)
 	latest := c.l.seq.latest.Load()
@@ -156,7 +156,7 @@ func TestLogIsAppendOnly(t *testing.T) {
 	}
 }
 
-func TestSecondWriterIsRefused(t *testing.T) {
+func TestSecondWriterIsRefused(t *testing.T) { // L4
 	t.Parallel()
 	c := newCity(t)
 	// The lock of the first writer keeps a second one out.
@@ -167,7 +167,7 @@ func TestSecondWriterIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, ErrSecondWriter)
 }
 
-func TestOlderTermWritesNothing(t *testing.T) {
+func TestOlderTermWritesNothing(t *testing.T) { // L3, L4
 	t.Parallel()
 	c := newCity(t)
 	size := c.l.seq.log.size()
@@ -182,7 +182,7 @@ func TestOlderTermWritesNothing(t *testing.T) {
 	require.Equal(t, size, n)
 }
 
-func TestChangedLogDoesNotStart(t *testing.T) {
+func TestChangedLogDoesNotStart(t *testing.T) { // L1, L15
 	t.Parallel()
 	c := newCity(t)
 	c.stop()
@@ -197,7 +197,7 @@ func TestChangedLogDoesNotStart(t *testing.T) {
 	require.ErrorContains(t, err, "entry 3")
 }
 
-func TestGuardsAgreeWithTheRules(t *testing.T) {
+func TestGuardsAgreeWithTheRules(t *testing.T) { // L2, L10
 	t.Parallel()
 	c, ana := rich(t)
 	code := c.code(ana, 1, "k", nil).str("code")
@@ -260,7 +260,7 @@ func TestRecordWithoutItsParentSaysWhatIsMissing(t *testing.T) {
 	require.Equal(t, never.URI, figures["missing"])
 }
 
-func TestForgedCommitMintsNothingAndIsCounted(t *testing.T) {
+func TestForgedCommitMintsNothingAndIsCounted(t *testing.T) { // L6
 	t.Parallel()
 	c := newCity(t)
 	task := c.task(c.library, c.catalog(c.library, entryOptions{}), 1)
@@ -279,23 +279,14 @@ func TestForgedCommitMintsNothingAndIsCounted(t *testing.T) {
 		require.NoError(t, c.l.intake.Drop(c.ctx, host, ev.Seq, c.library.did, string(reject.Reason)))
 		require.Equal(t, 404, c.explain(ref).Status)
 	})
-	families, err := c.reg.Gather()
-	require.NoError(t, err)
-	var counted float64
-	for _, f := range families {
-		if f.GetName() == "citysync_ledger_commits_dropped_total" {
-			require.Equal(t, "BadSignature", f.GetMetric()[0].GetLabel()[0].GetValue())
-			counted = f.GetMetric()[0].GetCounter().GetValue()
-		}
-	}
-	require.InDelta(t, 1, counted, 0)
+	require.InDelta(t, 1, c.metric("citysync_ledger_commits_dropped_total", "BadSignature"), 0)
 	var n int64
 	require.NoError(t, c.world.pool.QueryRow(c.ctx, `select count from dropped where reason = 'BadSignature'`).Scan(&n))
 	require.Equal(t, int64(1), n)
 }
 
 // An outside reader checks the log with nothing but the key: note, tiles, leaves, proofs.
-func TestPublishedLogProvesItself(t *testing.T) {
+func TestPublishedLogProvesItself(t *testing.T) { // L1, L5, L12
 	t.Parallel()
 	c, _ := rich(t)
 	first := c.l.seq.latest.Load()
@@ -389,4 +380,32 @@ func TestFullQueueSaysComeBack(t *testing.T) {
 	close(s.ended)
 	_, err = s.do(t.Context(), "x", nil)
 	require.ErrorIs(t, err, errStopped)
+}
+
+func TestLeafTakenOutOfTheDatabaseIsAnAlarmAndVisible(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	size := receiptKeyless(c.l.seq.log.size())
+	whole := c.get("/tile/entries/000.p/" + size).Body.Len()
+	_, err := c.world.pool.Exec(c.ctx, `alter table entry disable trigger user; delete from entry where seq = 1`)
+	require.NoError(t, err)
+	rec := c.get("/tile/entries/000.p/" + size)
+	require.Equal(t, 200, rec.Code)
+	require.Less(t, rec.Body.Len(), whole)
+	require.InDelta(t, 1, c.metric("citysync_ledger_alarms_total", "leaf_missing"), 0)
+}
+
+// metric is the value of a counter under one label.
+func (c *founded) metric(name, label string) float64 {
+	c.t.Helper()
+	families, err := c.reg.Gather()
+	require.NoError(c.t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name && m.GetLabel()[0].GetValue() == label {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
 }

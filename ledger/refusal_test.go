@@ -22,7 +22,7 @@ func (c *founded) unchanged(fn func()) {
 	assert.Equal(c.t, size, c.size(), "entries")
 }
 
-func TestTaskIsRefusedByName(t *testing.T) {
+func TestTaskIsRefusedByName(t *testing.T) { // L7, L14
 	t.Parallel()
 	c := newCity(t)
 	entry := c.catalog(c.library, entryOptions{})
@@ -88,7 +88,7 @@ func TestTaskOutsideTheScopeOfItsIssuerIsNotAccredited(t *testing.T) {
 
 func rkeyOf(ref strong) string { return ref.URI[len(ref.URI)-13:] }
 
-func TestClaimIsRefusedByName(t *testing.T) {
+func TestClaimIsRefusedByName(t *testing.T) { // L8, L14
 	t.Parallel()
 	c := newCity(t)
 	task := c.task(c.library, c.catalog(c.library, entryOptions{}), 2)
@@ -144,7 +144,7 @@ func TestTwoResidentsRaceForTheLastSlot(t *testing.T) {
 	assert.ElementsMatch(t, []string{"claimed", "refusedSlotsFull"}, got)
 }
 
-func TestVerificationIsRefusedByName(t *testing.T) {
+func TestVerificationIsRefusedByName(t *testing.T) { // L6, L8, L14
 	t.Parallel()
 	c := newCity(t)
 	entry := c.catalog(c.library, entryOptions{})
@@ -171,7 +171,7 @@ func TestVerificationIsRefusedByName(t *testing.T) {
 }
 
 // Leak closed: the reward is cut after submission.
-func TestPayFrozenByTheClaimCannotBeCut(t *testing.T) {
+func TestPayFrozenByTheClaimCannotBeCut(t *testing.T) { // L8
 	t.Parallel()
 	c := newCity(t)
 	entry := c.catalog(c.library, entryOptions{})
@@ -191,7 +191,7 @@ func TestPayFrozenByTheClaimCannotBeCut(t *testing.T) {
 }
 
 // Leak closed: a revoked issuer keeps minting.
-func TestRevokedIssuerMintsNothing(t *testing.T) {
+func TestRevokedIssuerMintsNothing(t *testing.T) { // L6
 	t.Parallel()
 	c := newCity(t)
 	task := c.task(c.library, c.catalog(c.library, entryOptions{}), 1)
@@ -229,7 +229,7 @@ func TestWorkInTimeIsVerifiedAfterTheTaskCloses(t *testing.T) {
 }
 
 // Leak closed: the VOTE amount is free to choose.
-func TestVotesFollowTheCredits(t *testing.T) {
+func TestVotesFollowTheCredits(t *testing.T) { // L9
 	t.Parallel()
 	c := newCity(t)
 	ana := c.resident("ana")

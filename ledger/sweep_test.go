@@ -29,7 +29,7 @@ func (c *founded) kinds(from int64) []string {
 	return out
 }
 
-func TestClaimsEnterTheLogWhenTheirWindowCloses(t *testing.T) {
+func TestClaimsEnterTheLogWhenTheirWindowCloses(t *testing.T) { // L13
 	t.Parallel()
 	c := newCity(t)
 	task := c.task(c.library, c.catalog(c.library, entryOptions{}), 3)

@@ -25,7 +25,7 @@ type pdsClient struct {
 }
 
 func newPDSClient(e endpoint) *pdsClient {
-	return &pdsClient{endpoint: e, keys: syntax.NewTIDClock(rand.UintN(1024))}
+	return &pdsClient{endpoint: e, keys: syntax.NewTIDClock(rand.UintN(1024))} //nolint:gosec // keys must differ, not be secret
 }
 
 // resolve finds the DID of a handle, "" where nobody has it.
@@ -209,13 +209,6 @@ func (s *session) write(ctx context.Context, method string, in map[string]any) (
 		return nil, fmt.Errorf("%s writes %s: %w", s.handle, in["collection"], err)
 	}
 	return &city.Ref{Uri: out.URI, Cid: out.CID}, nil
-}
-
-// delete removes a record.
-func (s *session) delete(ctx context.Context, collection, rkey string) error {
-	return s.as(ctx, func(auth authorize) error {
-		return s.pds.procedure(ctx, auth, "com.atproto.repo.deleteRecord", map[string]any{"repo": s.DID, "collection": collection, "rkey": rkey}, nil)
-	})
 }
 
 // maxWrites is how many records one commit may hold.

@@ -118,7 +118,7 @@ func newDemo(ready *readyInfo, count int, seed int64, p *progress) *demo {
 	web := at(ready.Web)
 	d := &demo{
 		ready: ready, count: count, seed: seed, progress: p,
-		rng: rand.New(rand.NewPCG(uint64(seed), 0x63697479)),
+		rng: rand.New(rand.NewPCG(uint64(seed), 0x63697479)), //nolint:gosec // what a run does must follow from its seed
 		pds: newPDSClient(at(ready.PDS)), ledger: &ledgerClient{endpoint: at(ready.Ledger), did: syntax.DID(ready.LedgerDID)}, web: &web,
 		city: syntax.DID(ready.City.DID), orgs: map[syntax.DID]*organization{}, loc: time.UTC,
 	}

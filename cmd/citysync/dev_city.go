@@ -25,7 +25,7 @@ func (s *stack) endpoint(port int) endpoint {
 // writes the ledger's service into its DID document with its recovery key. Each DID
 // is saved before the next account is made.
 func (s *stack) accountsPart(ctx context.Context, ready func()) error {
-	recovery, err := rotationKey(s.secrets[secretRecovery])
+	recovery, err := rotationKey(s.secrets[fileRecovery])
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (s *stack) runCity(ctx context.Context, mail string, out streams, ready fun
 }
 
 func (s *stack) found(ctx context.Context) error {
-	_, vkey, err := logKeys(s.state.did(idLedger), s.secrets[secretLog])
+	_, vkey, err := logKeys(s.state.did(idLedger), s.secrets[fileLogSeed])
 	if err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func readReady(path string) (*readyInfo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ready file: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	var r readyInfo
 	if err := json.NewDecoder(io.LimitReader(f, maxReadyBytes)).Decode(&r); err != nil {
 		return nil, fmt.Errorf("ready file %s: %w", path, err)

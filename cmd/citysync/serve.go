@@ -23,7 +23,7 @@ import (
 
 // A service alone listens on loopback: a proxy in front of it has the public name.
 
-const secretLedgerPassword = "ledger-password"
+const fileLedgerAccount = "ledger-password"
 
 func serviceFlags(port int, more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
@@ -141,7 +141,7 @@ func pdsCommand(s streams) *cli.Command {
 			stringFlag("handle-domains", "", "`DOMAINS` under which accounts get a label, each with its dot, by comma"),
 			boolFlag("open-registration", "let anyone sign up, without an invite"),
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
-			secretsFlag(secretAdmin, secretMaster, secretTokens, secretRotation),
+			secretsFlag(fileAdmin, fileMaster, fileSessions, fileRotation),
 		),
 		Action: func(ctx context.Context, c *cli.Command) error {
 			a, err := newAlone(c, s)
@@ -157,7 +157,7 @@ func pdsCommand(s streams) *cli.Command {
 			}
 			var keys pdsSecrets
 			for name, key := range map[string]*[]byte{
-				secretAdmin: &keys.admin, secretMaster: &keys.master, secretTokens: &keys.tokens, secretRotation: &keys.rotation,
+				fileAdmin: &keys.admin, fileMaster: &keys.master, fileSessions: &keys.tokens, fileRotation: &keys.rotation,
 			} {
 				if *key, err = a.secret(name); err != nil {
 					return err
@@ -184,7 +184,7 @@ func ledgerCommand(s streams) *cli.Command {
 			stringFlag("pds-url", "", "`URL` of the PDS that hosts the ledger's account"),
 			stringFlag("hosts", "", "`URLS` of the PDSs to read, by comma (default: that PDS)"),
 			stringFlag("web-url", "", "`URL` of the AppView, told to verifiers"),
-			secretsFlag(secretLog, secretLedgerPassword),
+			secretsFlag(fileLogSeed, fileLedgerAccount),
 		),
 		Action: func(ctx context.Context, c *cli.Command) error {
 			a, err := newAlone(c, s)
@@ -205,11 +205,11 @@ func ledgerCommand(s streams) *cli.Command {
 			if len(cfg.Sources) == 0 {
 				cfg.Sources = []string{cfg.PDS}
 			}
-			seed, err := a.secret(secretLog)
+			seed, err := a.secret(fileLogSeed)
 			if err != nil {
 				return err
 			}
-			password, err := readSecretFile(filepath.Join(c.String("secrets"), secretLedgerPassword))
+			password, err := readSecretFile(filepath.Join(c.String("secrets"), fileLedgerAccount))
 			if err != nil {
 				return err
 			}

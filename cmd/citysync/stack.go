@@ -38,12 +38,12 @@ type stack struct {
 
 // Secrets of a city, one file each.
 const (
-	secretAdmin    = "admin-password"
-	secretMaster   = "pds-master-key"
-	secretTokens   = "pds-token-secret"
-	secretRotation = "plc-rotation-key"
-	secretRecovery = "ledger-recovery-key"
-	secretLog      = "ledger-log-seed"
+	fileAdmin    = "admin-password"
+	fileMaster   = "pds-master-key"
+	fileSessions = "pds-token-secret"
+	fileRotation = "plc-rotation-key"
+	fileRecovery = "ledger-recovery-key"
+	fileLogSeed  = "ledger-log-seed"
 )
 
 func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p *ports, log *slog.Logger) (*stack, error) {
@@ -54,7 +54,7 @@ func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p 
 	if cfg.PLCURL != "" {
 		s.plcURL = cfg.PLCURL
 	}
-	for _, name := range []string{secretAdmin, secretMaster, secretTokens, secretRotation, secretRecovery, secretLog} {
+	for _, name := range []string{fileAdmin, fileMaster, fileSessions, fileRotation, fileRecovery, fileLogSeed} {
 		key, err := dir.secret(name)
 		if err != nil {
 			return nil, err
@@ -65,7 +65,7 @@ func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p 
 }
 
 func (s *stack) pdsSecrets() pdsSecrets {
-	return pdsSecrets{s.secrets[secretAdmin], s.secrets[secretMaster], s.secrets[secretTokens], s.secrets[secretRotation]}
+	return pdsSecrets{s.secrets[fileAdmin], s.secrets[fileMaster], s.secrets[fileSessions], s.secrets[fileRotation]}
 }
 
 // loopbackPLC is the directory's address where verifiers on this machine are told of
@@ -166,7 +166,7 @@ func (s *stack) pdsPart(ctx context.Context, ready func()) error {
 
 // serviceDIDs registers the two services that have no repository, once.
 func (s *stack) serviceDIDs(ctx context.Context) error {
-	key, err := rotationKey(s.secrets[secretRotation])
+	key, err := rotationKey(s.secrets[fileRotation])
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func (s *stack) ledgerPart(ctx context.Context, ready func()) error {
 		City: s.state.did(idCity), TZ: s.plan.TZ, DID: account.DID, PDS: s.ports.url(portPDS), Identifier: account.Handle,
 		Sources: []string{s.ports.url(portPDS)},
 		WebURL:  s.ports.url(portWeb), PDSURL: s.ports.url(portPDS), PublicURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL),
-	}, s.secrets[secretLog], account.Password, s.ports.listeners[portLedger], ready)
+	}, s.secrets[fileLogSeed], account.Password, s.ports.listeners[portLedger], ready)
 }
 
 func (s *stack) appviewPart(ctx context.Context, ready func()) error {

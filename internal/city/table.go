@@ -131,7 +131,7 @@ func readLimited(fsys fs.FS, file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	raw, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err == nil && len(raw) > maxFileBytes {
 		err = fmt.Errorf("more than %d bytes", maxFileBytes)

@@ -108,7 +108,7 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		c.cfg.Log.Info("firehose connection ended", "host", c.url.Host, "cursor", c.cursor, "reason", fmt.Sprint(err), "pause", pause)
 		// Full jitter, so that many clients do not return together.
-		t := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		t := time.NewTimer(pause/2 + rand.N(pause/2+1)) //nolint:gosec // it only spreads load
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -129,7 +129,8 @@ func (c *Client) session(outer context.Context) (events int, err error) {
 		u.RawQuery = url.Values{"cursor": {strconv.FormatInt(c.cursor, 10)}}.Encode()
 	}
 	dctx, done := context.WithTimeout(ctx, c.cfg.PingEvery)
-	conn, _, err := websocket.Dial(dctx, u.String(), &websocket.DialOptions{HTTPClient: c.cfg.HTTP})
+	conn, _, err := websocket.Dial(dctx, //nolint:bodyclose // the connection owns the answer's body
+		u.String(), &websocket.DialOptions{HTTPClient: c.cfg.HTTP})
 	done()
 	if err != nil {
 		return 0, fmt.Errorf("dial: %w", err)

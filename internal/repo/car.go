@@ -150,7 +150,11 @@ func (c *carReader) length(limit uint64) (int, error) {
 func (c *carReader) read(n int) ([]byte, error) {
 	c.left -= int64(n)
 	b := make([]byte, n) // at most maxBlock
-	if _, err := io.ReadFull(c.r, b); err != nil {
+	_, err := io.ReadFull(c.r, b)
+	if errors.Is(err, io.EOF) { // only between sections may a file end
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCAR, err)
 	}
 	return b, nil
@@ -158,7 +162,7 @@ func (c *carReader) read(n int) ([]byte, error) {
 
 func (c *carReader) header() (cid.Cid, error) {
 	n, err := c.length(maxCARHeader)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return cid.Undef, fmt.Errorf("%w: empty file", ErrCAR)
 	}
 	if err != nil {

@@ -239,6 +239,8 @@ func TestMalformedCARsAreRefused(t *testing.T) {
 		"empty":                      {repo.ErrCAR, nil},
 		"header cut":                 {repo.ErrCAR, head[:10]},
 		"block cut":                  {repo.ErrCAR, append(bytes.Clone(head), good[:len(good)-1]...)},
+		"length alone":               {repo.ErrCAR, append(bytes.Clone(head), good[0])},
+		"header's length alone":      {repo.ErrCAR, head[:1]},
 		"length cut":                 {repo.ErrCAR, append(bytes.Clone(head), 0x80)},
 		"two roots":                  {repo.ErrCAR, carHeader(1, noteCID, noteCID)},
 		"no root":                    {repo.ErrCAR, carHeader(1)},

@@ -15,6 +15,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/rules"
 	"city-sync.org/citysync/lexicons"
@@ -112,6 +113,7 @@ func (l *Ledger) makeCode(ctx context.Context, b *batch, row *codeRow) (any, err
 			return nil, fmt.Errorf("keep code: %w", err)
 		}
 		if tag.RowsAffected() == 1 {
+			crash.Point("ledger/code/made")
 			return map[string]any{
 				"code": code, "payload": "citysync:" + l.cfg.DID.String() + "?code=" + code, "price": row.Price, "expiresAt": stamp(row.ExpiresAt),
 			}, nil
@@ -241,6 +243,7 @@ func (l *Ledger) redeem(ctx context.Context, b *batch, in *update) (any, error) 
 	if burn.Amount != row.Price {
 		return nil, broken("a code for %d burned %d", row.Price, burn.Amount)
 	}
+	crash.Point("ledger/code/burned")
 	answer["status"], answer["seq"], answer["receipt"] = "redeemed", burn.Seq, receiptKey(burn.Seq)
 	return answer, useCode(ctx, b, hash, "redeemed", &burn.Seq)
 }
@@ -277,5 +280,6 @@ func useCode(ctx context.Context, b *batch, hash []byte, status string, seq *int
 	if tag.RowsAffected() != 1 {
 		return broken("a code was used twice")
 	}
+	crash.Point("ledger/code/used")
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/entry"
@@ -139,10 +140,12 @@ func (p *publisher) receipts(ctx context.Context) (int, error) {
 		}
 		records[i] = record{lexicons.LedgerReceipt, receiptKey(r.Seq), receiptRecord(e, r.Hash)}
 	}
+	crash.Point("ledger/receipts/before-write")
 	written, err := p.write(ctx, records)
 	if err != nil {
 		return 0, err
 	}
+	crash.Point("ledger/receipts/after-write")
 	out := make([][]any, len(list))
 	for i, r := range list {
 		out[i] = []any{r.Seq, written[i].uri, written[i].cid}
@@ -177,6 +180,7 @@ func (p *publisher) checkpoint(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	crash.Point("ledger/checkpoint/after-write")
 	const note = `insert into published_checkpoint (size, uri, cid) values ($1, $2, $3)`
 	if _, err := p.store.pool.Exec(ctx, note, cp.Size, written[0].uri, written[0].cid); err != nil {
 		return false, fmt.Errorf("note published checkpoint: %w", err)
@@ -215,6 +219,7 @@ func (p *publisher) nextCheckpoint(ctx context.Context) (*Checkpoint, error) {
 	if tag.RowsAffected() == 0 {
 		return nil, nil // published already: the tree did not grow
 	}
+	crash.Point("ledger/checkpoint/kept")
 	return &Checkpoint{Size: latest.Size, Root: latest.Root, Note: latest.Note, At: now}, nil
 }
 

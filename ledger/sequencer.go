@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/rules"
@@ -214,6 +215,7 @@ func (s *sequencer) gather(first *command) []*command {
 }
 
 func (s *sequencer) commit(ctx context.Context, cmds []*command) (err error) {
+	crash.Point("ledger/sequencer/before-begin")
 	tx, err := s.conn.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -237,9 +239,11 @@ func (s *sequencer) commit(ctx context.Context, cmds []*command) (err error) {
 	if err := s.store.writeBatch(ctx, b, s.term, s.log.size(), nodes, root); err != nil {
 		return err
 	}
+	crash.Point("ledger/sequencer/after-inserts")
 	if err := tx.Commit(ctx); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	crash.Point("ledger/sequencer/after-commit")
 	if len(b.entries) > 0 {
 		s.log.accept(int64(len(b.entries)), nodes)
 		s.totals.Store(new(s.state.Epochs()))
@@ -250,6 +254,7 @@ func (s *sequencer) commit(ctx context.Context, cmds []*command) (err error) {
 	for i, c := range cmds {
 		c.done <- outcomes[i]
 	}
+	crash.Point("ledger/sequencer/after-answer")
 	return nil
 }
 
@@ -283,11 +288,13 @@ func (s *sequencer) publish(ctx context.Context, want tlog.Hash) error {
 	if size != s.log.size() || root != want {
 		return broken("head reads back as %d %s, written was %d %s", size, root, s.log.size(), want)
 	}
+	crash.Point("ledger/checkpoint/before-sign")
 	cp, err := s.sign(size, root)
 	if err != nil {
 		return fmt.Errorf("sign checkpoint %d: %w", size, err)
 	}
 	s.latest.Store(cp)
+	crash.Point("ledger/checkpoint/after-sign")
 	select {
 	case s.grown <- struct{}{}:
 	default:

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/lexicons"
 )
@@ -197,6 +198,7 @@ func (in *intake) take(
 		if err != nil {
 			return err
 		}
+		crash.Point("ledger/intake/after-part")
 	}
 	_, err := in.seq.must(ctx, "intake", func(ctx context.Context, b *batch) (any, error) {
 		have, err := repoState(ctx, b.tx, did)
@@ -216,8 +218,10 @@ func (in *intake) take(
 				return nil, err
 			}
 		}
+		crash.Point("ledger/intake/before-cursor")
 		return nil, putCursor(ctx, b.tx, host, seq)
 	})
+	crash.Point("ledger/intake/after-commit")
 	return err
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	mh "github.com/multiformats/go-multihash"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/pg"
 )
 
@@ -108,6 +109,7 @@ func sniff(head []byte, declared string) string {
 // keep makes an upload the account's own: the row first, the file after. A crash between
 // them leaves a row that nobody sees and the collector takes.
 func (s *Server) keep(ctx context.Context, did syntax.DID, up upload) (mimeType string, err error) {
+	crash.Point("pds/blob/received")
 	const upsert = `
 		insert into blob (did, cid, mime, size, touched) values (@did, @cid, @mime, @size, @now)
 		on conflict (did, cid) do update set touched = excluded.touched,
@@ -120,6 +122,7 @@ func (s *Server) keep(ctx context.Context, did syntax.DID, up upload) (mimeType 
 	if err != nil {
 		return "", fmt.Errorf("store blob %s of %s: %w", up.cid, did, err)
 	}
+	crash.Point("pds/blob/after-row")
 	dest := s.files.path(did, up.cid)
 	if err := os.MkdirAll(filepath.Dir(dest), 0o700); err != nil {
 		return "", fmt.Errorf("store blob %s of %s: %w", up.cid, did, err)
@@ -127,6 +130,7 @@ func (s *Server) keep(ctx context.Context, did syntax.DID, up upload) (mimeType 
 	if err := os.Rename(up.temp, dest); err != nil {
 		return "", fmt.Errorf("store blob %s of %s: %w", up.cid, did, err)
 	}
+	crash.Point("pds/blob/after-file")
 	return mimeType, nil
 }
 

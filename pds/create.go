@@ -15,6 +15,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/pg"
@@ -95,6 +96,7 @@ func (s *Server) reserve(ctx context.Context, req signupRequest, now time.Time) 
 	if err != nil {
 		return nil, wrapUnlessShown(err, "reserve %s", su.Handle)
 	}
+	crash.Point("pds/create/after-signup")
 	return su, nil
 }
 
@@ -200,6 +202,7 @@ func (s *Server) newSignup(ctx context.Context, req signupRequest) (*signup, err
 func (s *Server) announce(ctx context.Context, su *signup) error {
 	err := s.plc.Submit(ctx, su.DID, su.Operation)
 	if err == nil {
+		crash.Point("pds/create/after-plc")
 		return nil
 	}
 	s.log.Warn("directory did not take a new DID", "did", su.DID, "error", err)
@@ -269,11 +272,14 @@ func (s *Server) activate(ctx context.Context, su *signup, now time.Time) error 
 		if err != nil {
 			return err
 		}
-		return tx.SendBatch(ctx, events).Close()
+		err = tx.SendBatch(ctx, events).Close()
+		crash.Point("pds/create/before-commit")
+		return err
 	})
 	if err != nil {
 		return wrapUnlessShown(err, "activate %s", su.DID)
 	}
+	crash.Point("pds/create/after-commit")
 	s.metrics.accounts.Inc()
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
@@ -146,6 +147,7 @@ func (s *Server) write(ctx context.Context, acc *account, changes []change, swap
 	if commit == nil {
 		return nil, nil
 	}
+	crash.Point("pds/write/after-commit")
 	s.cacheNodes(commit)
 	s.metrics.commits.Inc()
 	return &commit.Head, nil
@@ -304,6 +306,7 @@ func (s *Server) store(ctx context.Context, tx *pipeTx, did syntax.DID, before *
 	if err != nil {
 		return err
 	}
+	crash.Point("pds/write/before-commit")
 	if err := tx.commit(ctx, events); err != nil {
 		return fmt.Errorf("commit %s of %s: %w", c.Head.Rev, did, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/lexicons"
@@ -128,7 +129,7 @@ on conflict (reason) do update set count = dropped.count + 1, did = excluded.did
 
 // tx runs one event's effects and moves the cursor in the same transaction. seq 0 is a repository read outside the stream.
 func (x *Index) tx(ctx context.Context, host string, seq int64, fn func(pgx.Tx) error) error {
-	return pg.InTx(ctx, x.pool, func(tx pgx.Tx) error {
+	err := pg.InTx(ctx, x.pool, func(tx pgx.Tx) error {
 		if err := fn(tx); err != nil {
 			return fmt.Errorf("event %d of %s: %w", seq, host, err)
 		}
@@ -141,8 +142,11 @@ on conflict (host) do update set seq = excluded.seq, at = excluded.at where sour
 			pgx.NamedArgs{"host": host, "seq": seq, "at": x.clock.Now()}); err != nil {
 			return fmt.Errorf("cursor of %s: %w", host, err)
 		}
+		crash.Point("appview/event/before-commit")
 		return nil
 	})
+	crash.Point("appview/event/after-commit")
+	return err
 }
 
 func saveRepo(ctx context.Context, tx pgx.Tx, did syntax.DID, host, rev string, data cid.Cid) error {

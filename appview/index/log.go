@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/tlog"
@@ -181,7 +182,9 @@ func (l *LogReader) store(ctx context.Context, size int64, leaves [][]byte, head
 insert into log_head (size, root, note, at) values (@size, @root, @note, @at)
 on conflict (one) do update set size = excluded.size, root = excluded.root, note = excluded.note, at = excluded.at`,
 			pgx.NamedArgs{"size": head.Size, "root": head.Root[:], "note": string(signed), "at": l.x.clock.Now()})
-		return stored(tx.SendBatch(ctx, batch).Close())
+		err = stored(tx.SendBatch(ctx, batch).Close())
+		crash.Point("appview/log/before-commit")
+		return err
 	})
 }
 

@@ -125,8 +125,11 @@ func TestEvilLogsAreNamed(t *testing.T) {
 		change = iota
 		insert // a changed copy after the entry
 		drop
+		suspend // the organization that edit sets, just before the entry
 	)
 	is := kind
+	till := func(e *entry.Entry) bool { return e.Kind == entry.KindBind && e.Bind.What == entry.BindTill }
+	org := func(did syntax.DID) func(*entry.Entry) { return func(e *entry.Entry) { e.Org = did } }
 	for _, c := range []struct {
 		name string
 		how  int
@@ -212,6 +215,82 @@ func TestEvilLogsAreNamed(t *testing.T) {
 		{"no rules", drop, is(entry.KindRulesVersion), 0, nil, "not with the version of its rules"},
 		{"activation at no issuer's desk", change, is(entry.KindActivate), 0, func(e *entry.Entry) { e.Org = rulestest.Bus }, "may not activate"},
 		{"time and day apart", change, is(entry.KindReserve), 0, func(e *entry.Entry) { e.Day = "2027-01-05" }, "its day is 2027-01-05"},
+		{"mint of another issuer", change, is(entry.KindMint), 0, func(e *entry.Entry) { e.Org = rulestest.Parks }, "mint of another issuer"},
+		{"co-signer twice", change, is(entry.KindMint), 1, func(e *entry.Entry) {
+			e.Mint.CoSigners = append(e.Mint.CoSigners, e.Mint.CoSigners[0])
+			e.Causes = append(e.Causes, e.Causes[1])
+		}, "signs twice"},
+		{"a cause too many", change, is(entry.KindMint), 0, func(e *entry.Entry) { e.Causes = append(e.Causes, e.Causes[0]) }, "2 causes for 0 co-signers"},
+		{"verifier named, not accredited", change, is(entry.KindMint), 0, func(e *entry.Entry) {
+			e.Mint.Verifier, e.Causes[0].URI = "did:plc:named", "at://did:plc:named/org.city-sync.work.verification/v"
+		}, "did:plc:named was not accredited on 2027-01-04"},
+		{"suspended issuer mints", suspend, is(entry.KindMint), 0, org(rulestest.Library), "did:plc:library is suspended or revoked"},
+		{"suspended co-signer", suspend, is(entry.KindMint), 1, org(rulestest.Library), "co-signer did:plc:library is not accredited"},
+		{"suspended redeemer burns", suspend, is(entry.KindBurn), 0, org(rulestest.Bus), "did:plc:bus is not accredited as redeemer"},
+		{"issuer outside its term", change, role(rulestest.Library), 0, func(e *entry.Entry) {
+			e.Bind.ValidUntil = "2027-01-04T08:00:00Z"
+		}, "did:plc:library was not accredited on 2027-01-04"},
+		{"task outside its issuer's term", change, role(rulestest.Library), 0, func(e *entry.Entry) {
+			e.Bind.ValidUntil = "2027-01-04T08:00:00Z"
+		}, "is not accredited on the day of shift"},
+		{"offering of another", change, is(entry.KindBurn), 0, func(e *entry.Entry) {
+			e.Burn.Offering.URI = "at://did:plc:museum/org.city-sync.offer.offering/x"
+		}, "is not of did:plc:bus"},
+		{"another offering as cause", change, is(entry.KindBurn), 0, func(e *entry.Entry) { e.Causes[0].CID = "bafyother" }, "another record than its offering"},
+		{"burn in no month", change, is(entry.KindBurn), 0, func(e *entry.Entry) { e.Burn.Month = 9 }, "month 9 of 3"},
+		{"more units than committed", change, is(entry.KindBurn), 0, func(e *entry.Entry) { e.Burn.UnitsMonth = 1 }, "2 units of 1 committed"},
+		{"epoch not open", change, is(entry.KindReserve), 0, func(e *entry.Entry) { e.Epoch = "e2027-02" }, "epoch e2027-02 of standard is not open"},
+		{"another task as cause", change, is(entry.KindReserve), 0, func(e *entry.Entry) { e.Causes[0].CID = "bafyother" }, "another record than its task"},
+		{"reservation after the epoch", change, is(entry.KindReserve), 0, func(e *entry.Entry) {
+			e.At, e.Day = "2027-03-29T07:00:00Z", "2027-03-29"
+		}, "epoch e2027-01 is over"},
+		{"version twice", insert, is(entry.KindReserve), 0, func(*entry.Entry) {}, "is accepted twice"},
+		{"first version missing", change, is(entry.KindReserve), 0, func(e *entry.Entry) {
+			e.Reserve.First = "at://did:plc:library/org.city-sync.work.task/none"
+		}, "none is not known"},
+		{"version of another's task", change, is(entry.KindReserve), 3, func(e *entry.Entry) {
+			e.Reserve.First = "at://did:plc:parks/org.city-sync.work.task/second"
+		}, "changes its issuer or epoch"},
+		{"version that reserves too much", change, is(entry.KindReserve), 3, func(e *entry.Entry) { e.Amount = 200 }, "reserves 200, its slots are 160"},
+		{"shift twice", change, is(entry.KindReserve), 0, func(e *entry.Entry) {
+			e.Reserve.Shifts = append(e.Reserve.Shifts, e.Reserve.Shifts[0])
+		}, "is there twice"},
+		{"shift outside the epoch", change, is(entry.KindReserve), 0, func(e *entry.Entry) {
+			e.Reserve.Shifts[0].StartsAt, e.Reserve.Shifts[0].EndsAt = "2027-04-01T17:00:00Z", "2027-04-01T19:00:00Z"
+		}, "begins outside the epoch"},
+		{"no such level", change, is(entry.KindReserve), 0, func(e *entry.Entry) { e.Reserve.Level = 9 }, "level 9"},
+		{"no such sensitivity", change, is(entry.KindReserve), 0, func(e *entry.Entry) { e.Reserve.Sensitivity = "secret" }, `sensitivity "secret"`},
+		{"release of an unknown shift", change, is(entry.KindRelease), 0, func(e *entry.Entry) { e.Release.Shifts = []string{"zz"} }, `shift "zz" is unknown`},
+		{"release with a nullifier", change, is(entry.KindRelease), 0, func(e *entry.Entry) { e.Nullifier = make([]byte, 32) }, "with a nullifier"},
+		{"release by another", change, is(entry.KindRelease), 0, func(e *entry.Entry) {
+			e.Causes = []entry.Cause{{URI: "at://did:plc:parks/org.city-sync.work.taskStatus/x", CID: "bafyx"}}
+		}, "which is not of did:plc:library"},
+		{"release for no reason", change, is(entry.KindRelease), 0, func(e *entry.Entry) { e.Release.Reason = "gift" }, `release for "gift"`},
+		{"claim on an unknown shift", change, is(entry.KindClaim), 0, func(e *entry.Entry) { e.Claim.Shift = "zz" }, `shift "zz" is unknown`},
+		{"unclaim releases more", change, is(entry.KindUnclaim), 0, func(e *entry.Entry) { e.Amount = 99 }, "unclaim releases 99, reserved are 16"},
+		{"unclaim for no reason", change, is(entry.KindUnclaim), 0, func(e *entry.Entry) { e.Unclaim.Reason = "gift" }, `unclaim for "gift"`},
+		{"another parameter set as cause", change, is(entry.KindParameters), 0, func(e *entry.Entry) { e.Causes[0].CID = "bafyother" }, "another record than its parameter set"},
+		{"parameters for no epoch", change, is(entry.KindParameters), 0, func(e *entry.Entry) { e.Parameters.EffectiveEpoch = "never" }, "is not among its epochs"},
+		{"epoch opened twice", insert, is(entry.KindEpochOpen), 0, func(*entry.Entry) {}, "is opened twice"},
+		{"epoch opened after its end", change, is(entry.KindEpochOpen), 0, func(e *entry.Entry) {
+			e.At, e.Day = "2027-03-29T07:00:00Z", "2027-03-29"
+		}, "epoch e2027-01 is over"},
+		{"offering counted twice", change, is(entry.KindEpochOpen), 0, func(e *entry.Entry) {
+			e.EpochOpen.Offerings = append(e.EpochOpen.Offerings, e.EpochOpen.Offerings[0])
+		}, "is counted twice"},
+		{"offering under another's name", change, is(entry.KindEpochOpen), 0, func(e *entry.Entry) {
+			e.EpochOpen.Offerings[0].DID = rulestest.Library
+		}, "is not of did:plc:library"},
+		{"credits unallocated and hidden", change, is(entry.KindEpochOpen), 0, func(e *entry.Entry) { e.EpochOpen.Unallocated = 7 }, "unallocated is 7"},
+		{"accreditation set back", insert, role(rulestest.Parks), 0, func(e *entry.Entry) {
+			e.At, e.Day = "2027-01-01T12:00:00Z", "2027-01-01"
+		}, "before the last one"},
+		{"till under another id", change, till, 0, func(e *entry.Entry) { e.Bind.Till = "abc" }, "has another id"},
+		{"till twice", insert, till, 0, func(*entry.Entry) {}, "is bound twice"},
+		{"till of an issuer", change, till, 0, func(e *entry.Entry) {
+			e.Org, e.Bind.Till = rulestest.Library, entry.TillID(string(rulestest.Library), e.Bind.Key)
+		}, "a till of did:plc:library, which is no redeemer"},
+		{"rules of tomorrow", change, is(entry.KindRulesVersion), 0, func(e *entry.Entry) { e.RulesVersion.Version = 2 }, "rules version 2 is not known"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -227,6 +306,16 @@ func TestEvilLogsAreNamed(t *testing.T) {
 				c.edit(again)
 				entries = slices.Insert(entries, at+1, *again)
 				at++
+			case suspend:
+				stop := entry.Entry{
+					Kind: entry.KindBind, At: "2027-01-04T17:30:00Z", Day: "2027-01-04",
+					Causes: []entry.Cause{{URI: "at://did:plc:city/org.city-sync.registry.accreditation/x", CID: "bafystop"}},
+					Bind: &entry.Bind{
+						What: entry.BindRole, Roles: []string{"issuer", "redeemer"}, Status: "suspended", ValidFrom: "2027-01-01T08:00:00Z",
+					},
+				}
+				c.edit(&stop)
+				entries = slices.Insert(entries, at, stop)
 			default:
 				c.edit(&entries[at])
 			}

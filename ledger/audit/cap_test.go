@@ -53,13 +53,23 @@ func TestCapIsRecomputedInEveryPhase(t *testing.T) {
 			require.Empty(t, a.Findings())
 			assert.Equal(t, c.by, a.Totals()[0].BoundBy)
 
-			open, err := entry.Decode(w.Leaves[len(w.Leaves)-1])
-			require.NoError(t, err)
-			open.EpochOpen.Cap, open.EpochOpen.Unallocated = open.EpochOpen.Cap+1, open.EpochOpen.Unallocated+1
-			leaf, err := open.Encode()
-			require.NoError(t, err)
-			w.Leaves[len(w.Leaves)-1] = leaf
-			require.NotEmpty(t, replay(w.Leaves).Findings())
+			last := len(w.Leaves) - 1
+			good := w.Leaves[last]
+			for what, change := range map[string]func(*entry.EpochOpen){
+				"cap":   func(o *entry.EpochOpen) { o.Cap, o.Unallocated = o.Cap+1, o.Unallocated+1 },
+				"bound": func(o *entry.EpochOpen) { o.BoundBy = "luck" },
+				"share": func(o *entry.EpochOpen) { o.ShareBound++ },
+			} {
+				if what == "share" && c.phase == entry.PhaseLaunch {
+					continue // there is none
+				}
+				open, err := entry.Decode(good)
+				require.NoError(t, err)
+				change(open.EpochOpen)
+				w.Leaves[last], err = open.Encode()
+				require.NoError(t, err)
+				require.NotEmpty(t, replay(w.Leaves).Findings(), what)
+			}
 		})
 	}
 }

@@ -200,6 +200,9 @@ func TestCommittedUnitsAreHonoredAfterAWithdrawal(t *testing.T) {
 	}
 	require.Equal(t, 200, c.code(ana, 1, "counted", nil).Status)
 	require.Equal(t, "OfferingPaused", c.code(ana, 1, "later", map[string]any{"offering": later}).name())
+	gone := c.offer(800, 10)
+	c.pool.del(lexicons.OfferOffering, rkeyOf(gone))
+	require.Equal(t, "OfferingNotLive", c.code(ana, 1, "gone", map[string]any{"offering": gone}).name())
 	// A dearer version of a counted offering is not what was committed.
 	dearer := c.pool.put(lexicons.OfferOffering, rkeyOf(c.swim), map[string]any{
 		"title": "Swim", "creditsPerUnit": 9, "unitLabel": "visit", "epoch": epoch, "book": book,

@@ -198,7 +198,6 @@ func (in *intake) take(
 		if err != nil {
 			return err
 		}
-		crash.Point("ledger/intake/after-part")
 	}
 	_, err := in.seq.must(ctx, "intake", func(ctx context.Context, b *batch) (any, error) {
 		have, err := repoState(ctx, b.tx, did)

@@ -29,7 +29,6 @@ var labels = []string{
 	"appview/event/after-commit",
 	"appview/log/before-commit",
 
-	"ledger/intake/after-part",
 	"ledger/intake/before-cursor",
 	"ledger/intake/after-commit",
 	"ledger/sequencer/before-begin",

@@ -53,9 +53,8 @@ e2e: go postgres ## the pages in a real browser (installs Chromium by apt where 
 	@internal/make/need.sh chromium
 	go test -tags e2e -count=1 ./internal/e2e/...
 
-interop: go postgres ## against other implementations of the protocol (needs Node 22 or newer)
-	@internal/make/need.sh node
-	go test -tags interop -count=1 ./...
+interop: go postgres ## the protocol's official TypeScript packages against a city (needs npm; fetches Node 22 where it is older)
+	@NODE="$$(internal/make/need.sh node)"; export NODE; go test -tags interop -count=1 -v ./internal/e2e/interop/
 
 clean: ## remove what was built here; data folders stay
 	rm -rf bin .cache

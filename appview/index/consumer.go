@@ -47,11 +47,20 @@ func (x *Index) Repo(ctx context.Context, did syntax.DID) (repo.State, error) {
 	return repo.State{Rev: rev, Data: c}, nil
 }
 
-// Commit saves a verified commit.
+// Commit saves a verified commit. One that is not newer than what is held changes nothing; another commit under the rev that is held is an
+// equivocation of its author: the first one stands and the second is counted.
 func (x *Index) Commit(ctx context.Context, host string, seq int64, v *repo.Verified) error {
 	return x.tx(ctx, host, seq, func(tx pgx.Tx) error {
+		stand, err := x.standing(ctx, tx, v.DID, v.Rev, v.Commit)
+		if err != nil || !stand {
+			return err
+		}
+		visible, err := shown(ctx, tx, v.DID)
+		if err != nil {
+			return err
+		}
 		for _, op := range v.Ops {
-			ch := change{did: v.DID.String(), coll: op.Collection, rkey: op.RKey, rev: v.Rev}
+			ch := change{did: v.DID.String(), coll: op.Collection, rkey: op.RKey, rev: v.Rev, hidden: !visible}
 			if op.Action != repo.Delete {
 				ch.cid, ch.cbor = op.CID.String(), op.Record
 			}
@@ -59,13 +68,38 @@ func (x *Index) Commit(ctx context.Context, host string, seq int64, v *repo.Veri
 				return err
 			}
 		}
-		return saveRepo(ctx, tx, v.DID, host, v.Rev, v.Data)
+		return saveRepo(ctx, tx, v.DID, host, v.Rev, v.Data, v.Commit)
 	})
 }
 
-// Snapshot saves a whole repository after a gap or at first sight: what it no longer holds was deleted meanwhile.
+// standing says whether a commit may be saved beside what is held of its repository.
+func (x *Index) standing(ctx context.Context, tx pgx.Tx, did syntax.DID, rev string, commit cid.Cid) (bool, error) {
+	var other bool
+	err := tx.QueryRow(ctx, "select commit_cid is not null and commit_cid <> @commit from repo where did = @did and rev = @rev",
+		pgx.NamedArgs{"did": did.String(), "rev": rev, "commit": commit.String()}).Scan(&other)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("repository %s: %w", did, err)
+	case other:
+		x.log.Warn("equivocation", "did", did, "rev", rev, "commit", commit)
+		return false, x.drop(ctx, tx, did.String(), "Equivocation")
+	}
+	return true, nil
+}
+
+// Snapshot saves a whole repository after a gap or at first sight: what it no longer holds was deleted meanwhile. A host gives no repository
+// of an account that is not active, so the account is.
 func (x *Index) Snapshot(ctx context.Context, host string, seq int64, did syntax.DID, full *repo.Full, _ func(path string) ([]byte, error)) error {
 	return x.tx(ctx, host, seq, func(tx pgx.Tx) error {
+		stand, err := x.standing(ctx, tx, did, full.Rev, full.Commit)
+		if err != nil || !stand {
+			return err
+		}
+		if err := appear(ctx, tx, did); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, "select coll || '/' || rkey, cid from record where did = @did and cid is not null", pgx.NamedArgs{"did": did.String()})
 		if err != nil {
 			return fmt.Errorf("records of %s: %w", did, err)
@@ -90,18 +124,7 @@ func (x *Index) Snapshot(ctx context.Context, host string, seq int64, did syntax
 				return err
 			}
 		}
-		return saveRepo(ctx, tx, did, host, full.Rev, full.Data)
-	})
-}
-
-// Account notes that a repository is served or not.
-func (x *Index) Account(ctx context.Context, host string, seq int64, did syntax.DID, active bool, status string) error {
-	if active {
-		status = "active"
-	}
-	return x.tx(ctx, host, seq, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "update repo set status = @status where did = @did", pgx.NamedArgs{"did": did.String(), "status": status})
-		return err
+		return saveRepo(ctx, tx, did, host, full.Rev, full.Data, full.Commit)
 	})
 }
 
@@ -149,11 +172,13 @@ on conflict (host) do update set seq = excluded.seq, at = excluded.at where sour
 	return err
 }
 
-func saveRepo(ctx context.Context, tx pgx.Tx, did syntax.DID, host, rev string, data cid.Cid) error {
+// saveRepo moves a repository's state on, never back.
+func saveRepo(ctx context.Context, tx pgx.Tx, did syntax.DID, host, rev string, data, commit cid.Cid) error {
 	if _, err := tx.Exec(ctx, `
-insert into repo (did, rev, data, host) values (@did, @rev, @data, @host)
-on conflict (did) do update set rev = excluded.rev, data = excluded.data, host = excluded.host`,
-		pgx.NamedArgs{"did": did.String(), "rev": rev, "data": data.String(), "host": host}); err != nil {
+insert into repo (did, rev, data, commit_cid, host) values (@did, @rev, @data, @commit, @host)
+on conflict (did) do update set rev = excluded.rev, data = excluded.data, commit_cid = excluded.commit_cid, host = excluded.host
+where repo.rev <= excluded.rev`,
+		pgx.NamedArgs{"did": did.String(), "rev": rev, "data": data.String(), "commit": commit.String(), "host": host}); err != nil {
 		return fmt.Errorf("repository %s: %w", did, err)
 	}
 	return nil
@@ -163,6 +188,7 @@ on conflict (did) do update set rev = excluded.rev, data = excluded.data, host =
 type change struct {
 	did, coll, rkey, rev, cid string
 	cbor                      []byte
+	hidden                    bool // its account is not active: the record gets no row
 }
 
 // at names the record by its path, collection and key.
@@ -180,14 +206,14 @@ func (x *Index) save(ctx context.Context, tx pgx.Tx, ch change) error {
 	args := pgx.NamedArgs{"did": ch.did, "coll": ch.coll, "rkey": ch.rkey, "rev": ch.rev, "cid": orNull(ch.cid), "cbor": ch.cbor, "now": now, "invalid": nil}
 	if ch.cid != "" {
 		if err := lexicons.Validate(ch.coll, ch.rkey, ch.cbor); err != nil {
-			args["invalid"] = bounded(err.Error(), 300)
+			args["invalid"] = storable(bounded(strings.ToValidUTF8(err.Error(), "\ufffd"), 300))
 			if err := x.drop(ctx, tx, ch.did, "InvalidRecord"); err != nil {
 				return err
 			}
 		}
 		if _, err := tx.Exec(ctx, `
 insert into record_version (did, coll, rkey, cid, rev, cbor, seen) values (@did, @coll, @rkey, @cid, @rev, @cbor, @now)
-on conflict do nothing`, args); err != nil {
+on conflict (did, coll, rkey, cid) do update set cbor = excluded.cbor where record_version.cbor is null`, args); err != nil {
 			return fmt.Errorf("version of %s: %w", ch.coll, err)
 		}
 	}
@@ -202,7 +228,7 @@ where record.rev <= excluded.rev`, args)
 	switch {
 	case tag.RowsAffected() == 0:
 		return nil
-	case ch.cid == "" || args["invalid"] != nil:
+	case ch.cid == "" || ch.hidden || args["invalid"] != nil:
 		return unproject(ctx, tx, ch.did, ch.coll, ch.rkey)
 	default:
 		return project(ctx, tx, Record{DID: ch.did, Coll: ch.coll, RKey: ch.rkey, CID: ch.cid, CBOR: ch.cbor})

@@ -80,12 +80,28 @@ func project(ctx context.Context, tx pgx.Tx, r Record) error {
 	var names, values, sets []string
 	for _, name := range slices.Sorted(maps.Keys(columns)) { // one order, so that one statement is prepared once
 		names, values, sets = append(names, name), append(values, "@"+name), append(sets, name+" = excluded."+name)
+		columns[name] = storable(columns[name])
 	}
 	if _, err := tx.Exec(ctx, "insert into "+h.Table+" ("+strings.Join(names, ", ")+") values ("+strings.Join(values, ", ")+
 		") on conflict (did, rkey) do update set "+strings.Join(sets, ", "), pgx.NamedArgs(columns)); err != nil {
 		return fmt.Errorf("project %s of %s: %w", r.Coll, r.DID, err)
 	}
 	return nil
+}
+
+// storable is v as PostgreSQL takes it: a stranger's text may hold NUL, which is valid everywhere but there.
+func storable(v any) any {
+	switch v := v.(type) {
+	case string:
+		return strings.ReplaceAll(v, "\x00", "\ufffd")
+	case []string:
+		out := make([]string, len(v))
+		for i, s := range v {
+			out[i] = strings.ReplaceAll(s, "\x00", "\ufffd")
+		}
+		return out
+	}
+	return v
 }
 
 // unproject takes the record's row away.

@@ -6,6 +6,7 @@
 //   - Repository state, records, projections and the host's cursor change in one transaction; a cursor never passes an unsaved event.
 //   - A deletion is a tombstone: an older write that arrives late does not bring the record back.
 //   - Typed tables are projections: Rebuild makes them anew from the record table and StateHash is the same afterwards.
+//   - What an account's host says of it decides whether its rows are there: only an active account has any.
 //   - A log entry is stored only when the tree that it extends has the root of a checkpoint under the key that actor.city names.
 package index
 
@@ -65,41 +66,52 @@ func Rebuild(ctx context.Context, pool *pgxpool.Pool) error {
 				return fmt.Errorf("empty %s: %w", h.Table, err)
 			}
 		}
-		after := [3]string{}
-		for {
-			rows, err := tx.Query(ctx, `
-select did, coll, rkey, cid, cbor from record
-where cid is not null and invalid is null and (did, coll, rkey) > (@did, @coll, @rkey)
-order by did, coll, rkey limit 500`, pgx.NamedArgs{"did": after[0], "coll": after[1], "rkey": after[2]})
-			if err != nil {
-				return fmt.Errorf("read records: %w", err)
-			}
-			batch, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Record, err error) {
-				err = row.Scan(&r.DID, &r.Coll, &r.RKey, &r.CID, &r.CBOR)
-				return r, err
-			})
-			if err != nil {
-				return fmt.Errorf("read records: %w", err)
-			}
-			if len(batch) == 0 {
-				return nil
-			}
-			for _, r := range batch {
-				if err := project(ctx, tx, r); err != nil {
-					return err
-				}
-				after = [3]string{r.DID, r.Coll, r.RKey}
-			}
-		}
+		return projectAll(ctx, tx, "")
 	})
 }
 
-// StateHash is one SHA-256, in hex, over every projection and the log, row by row in key order. Two indexes that saw the same network
-// have the same hash, whenever and in whatever order they saw it.
-func (x *Index) StateHash(ctx context.Context) (string, error) {
+// visible is what StateHash and projections leave out of the record table: tombstones, and records of accounts that are not active.
+const visible = "cid is not null and not exists (select from repo p where p.did = record.did and p.status <> 'active')"
+
+// projectAll makes the rows of all visible records, or of one account's.
+func projectAll(ctx context.Context, tx pgx.Tx, did string) error {
+	after := [3]string{}
+	for {
+		rows, err := tx.Query(ctx, `
+select did, coll, rkey, cid, cbor from record
+where invalid is null and (@only = '' or did = @only) and (did, coll, rkey) > (@did, @coll, @rkey) and `+visible+`
+order by did, coll, rkey limit 500`, pgx.NamedArgs{"only": did, "did": after[0], "coll": after[1], "rkey": after[2]})
+		if err != nil {
+			return fmt.Errorf("read records: %w", err)
+		}
+		batch, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Record, err error) {
+			err = row.Scan(&r.DID, &r.Coll, &r.RKey, &r.CID, &r.CBOR)
+			return r, err
+		})
+		if err != nil {
+			return fmt.Errorf("read records: %w", err)
+		}
+		if len(batch) == 0 {
+			return nil
+		}
+		for _, r := range batch {
+			if err := project(ctx, tx, r); err != nil {
+				return err
+			}
+			after = [3]string{r.DID, r.Coll, r.RKey}
+		}
+	}
+}
+
+// StateHash is one SHA-256, in hex, over every visible record, every projection and the log, row by row in key order. Two indexes that saw
+// the same network have the same hash, whenever and in whatever order they saw it: moments, revs, cursors and counts stay out.
+func (x *Index) StateHash(ctx context.Context) (string, error) { return StateHash(ctx, x.pool) }
+
+// StateHash is that of the index behind pool.
+func StateHash(ctx context.Context, pool *pgxpool.Pool) (string, error) {
 	h := sha256.New()
-	err := pgx.BeginTxFunc(ctx, x.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		tables := []string{"select did, coll, rkey, cid from record where cid is not null order by did, coll, rkey"}
+	err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		tables := []string{"select did, coll, rkey, cid from record where " + visible + " order by did, coll, rkey"}
 		for _, hd := range Handlers {
 			tables = append(tables, "select * from "+hd.Table+" order by did, rkey")
 		}

@@ -119,73 +119,78 @@ func (l *LogReader) read(ctx context.Context) error {
 	case head.Size == size:
 		return nil
 	}
-	leaves, err := l.leaves(ctx, url, size, head.Size)
-	if err != nil {
-		return err
-	}
-	return l.store(ctx, size, leaves, head, signed)
+	return l.extend(ctx, url, size, head, signed)
 }
 
-// leaves fetches the entries from, inclusive, to, exclusive.
-func (l *LogReader) leaves(ctx context.Context, url string, from, to int64) ([][]byte, error) {
-	var out [][]byte
-	for n := from / tlog.TileWidth; n*tlog.TileWidth < to; n++ {
-		t := tlog.Tile{Level: tlog.EntriesLevel, N: n, Width: int(min(to-n*tlog.TileWidth, tlog.TileWidth))}
-		raw, found, err := l.get(ctx, url+"/"+t.Path(), tlog.MaxBundle)
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			return nil, fmt.Errorf("%w: %s is missing", errLog, t.Path())
-		}
-		bundle, err := tlog.DecodeBundle(raw, t.Width)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", errLog, t.Path(), err)
-		}
-		first, _ := t.Leaves()
-		out = append(out, bundle[max(from-first, 0):]...)
-	}
-	return out, nil
-}
-
-// store appends the leaves when the tree that they extend has the checkpoint's root; so the new log continues the old one.
-func (l *LogReader) store(ctx context.Context, size int64, leaves [][]byte, head tlog.Checkpoint, signed []byte) error {
-	hashes := make([]tlog.Hash, len(leaves))
-	entries := make([]*entry.Entry, len(leaves))
-	for i, leaf := range leaves {
-		e, err := entry.Decode(leaf)
-		if err != nil {
-			return fmt.Errorf("%w: entry %d: %w", errLog, size+int64(i), err)
-		}
-		if e.Seq != size+int64(i) {
-			return fmt.Errorf("%w: entry %d says it is %d", errLog, size+int64(i), e.Seq)
-		}
-		hashes[i], entries[i] = tlog.LeafHash(leaf), e
-	}
+// extend appends the entries up to the checkpoint when the tree that they make has its root; so the new log continues the old one. It
+// holds one bundle at a time, however long the log is, and leaves nothing behind when anything is wrong.
+func (l *LogReader) extend(ctx context.Context, url string, size int64, head tlog.Checkpoint, signed []byte) error {
 	return pg.InTx(ctx, l.x.pool, func(tx pgx.Tx) error {
-		added, root, err := tlog.Append(size, hashes, nodes{ctx, tx})
-		if err != nil {
-			return stored(err)
+		var root tlog.Hash
+		for size < head.Size {
+			leaves, err := l.bundle(ctx, url, size, head.Size)
+			if err != nil {
+				return err
+			}
+			if root, err = add(ctx, tx, size, leaves); err != nil {
+				return err
+			}
+			size += int64(len(leaves))
 		}
 		if root != head.Root {
 			return fmt.Errorf("%w: the entries up to %d have another root than the checkpoint", errLog, head.Size)
 		}
-		batch := &pgx.Batch{}
-		for i, e := range entries {
-			queueEntry(batch, e, leaves[i])
-		}
-		first := tlog.NodeCount(size)
-		for i, h := range added {
-			batch.Queue("insert into log_node (idx, hash) values (@idx, @hash)", pgx.NamedArgs{"idx": first + int64(i), "hash": h[:]})
-		}
-		batch.Queue(`
+		_, err := tx.Exec(ctx, `
 insert into log_head (size, root, note, at) values (@size, @root, @note, @at)
 on conflict (one) do update set size = excluded.size, root = excluded.root, note = excluded.note, at = excluded.at`,
 			pgx.NamedArgs{"size": head.Size, "root": head.Root[:], "note": string(signed), "at": l.x.clock.Now()})
-		err = stored(tx.SendBatch(ctx, batch).Close())
 		crash.Point("appview/log/before-commit")
-		return err
+		return stored(err)
 	})
+}
+
+// bundle fetches the entries from, inclusive, to the end of their bundle or to, exclusive. There is at least one.
+func (l *LogReader) bundle(ctx context.Context, url string, from, to int64) ([][]byte, error) {
+	n := from / tlog.TileWidth
+	t := tlog.Tile{Level: tlog.EntriesLevel, N: n, Width: int(min(to-n*tlog.TileWidth, tlog.TileWidth))}
+	raw, found, err := l.get(ctx, url+"/"+t.Path(), tlog.MaxBundle)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, fmt.Errorf("%w: %s is missing", errLog, t.Path())
+	}
+	leaves, err := tlog.DecodeBundle(raw, t.Width)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errLog, t.Path(), err)
+	}
+	return leaves[from-n*tlog.TileWidth:], nil
+}
+
+// add writes leaves at the end of our copy and gives the root of the tree that they make.
+func add(ctx context.Context, tx pgx.Tx, size int64, leaves [][]byte) (tlog.Hash, error) {
+	hashes := make([]tlog.Hash, len(leaves))
+	batch := &pgx.Batch{}
+	for i, leaf := range leaves {
+		e, err := entry.Decode(leaf)
+		if err != nil {
+			return tlog.Hash{}, fmt.Errorf("%w: entry %d: %w", errLog, size+int64(i), err)
+		}
+		if e.Seq != size+int64(i) {
+			return tlog.Hash{}, fmt.Errorf("%w: entry %d says it is %d", errLog, size+int64(i), e.Seq)
+		}
+		hashes[i] = tlog.LeafHash(leaf)
+		queueEntry(batch, e, leaf)
+	}
+	added, root, err := tlog.Append(size, hashes, nodes{ctx, tx})
+	if err != nil {
+		return root, stored(err)
+	}
+	first := tlog.NodeCount(size)
+	for i, h := range added {
+		batch.Queue("insert into log_node (idx, hash) values (@idx, @hash)", pgx.NamedArgs{"idx": first + int64(i), "hash": h[:]})
+	}
+	return root, stored(tx.SendBatch(ctx, batch).Close())
 }
 
 // nodes reads stored hashes from our copy.
@@ -234,17 +239,17 @@ func queueEntry(batch *pgx.Batch, e *entry.Entry, leaf []byte) {
 	batch.Queue(`
 insert into log_entry (seq, leaf, kind, book, epoch, day, org, amount, votes, task_uri, nullifier)
 values (@seq, @leaf, @kind, @book, @epoch, @day, @org, @amount, @votes, @task, @nullifier)`, pgx.NamedArgs{
-		"seq": e.Seq, "leaf": leaf, "kind": string(e.Kind), "book": e.Book, "epoch": e.Epoch, "day": e.Day, "org": e.Org.String(),
-		"amount": e.Amount, "votes": e.Votes, "task": task, "nullifier": e.Nullifier})
+		"seq": e.Seq, "leaf": leaf, "kind": string(e.Kind), "book": storable(e.Book), "epoch": storable(e.Epoch), "day": storable(e.Day),
+		"org": storable(e.Org.String()), "amount": e.Amount, "votes": e.Votes, "task": storable(task), "nullifier": e.Nullifier})
 	causes := e.Causes
 	if e.EpochOpen != nil {
 		for _, o := range e.EpochOpen.Offerings {
-			causes = append(causes, entry.Cause{URI: o.URI, CID: o.CID})
+			causes = append(causes, entry.Cause{URI: o.URI, CID: o.CID, Rev: o.Rev})
 		}
 	}
 	for i, c := range causes {
-		batch.Queue("insert into log_cause (seq, pos, uri, cid) values (@seq, @pos, @uri, @cid)",
-			pgx.NamedArgs{"seq": e.Seq, "pos": i, "uri": c.URI, "cid": c.CID})
+		batch.Queue("insert into log_cause (seq, pos, uri, cid, rev) values (@seq, @pos, @uri, @cid, @rev)",
+			pgx.NamedArgs{"seq": e.Seq, "pos": i, "uri": storable(c.URI), "cid": storable(c.CID), "rev": storable(c.Rev)})
 	}
 }
 

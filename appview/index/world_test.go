@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -59,6 +60,7 @@ type author struct {
 	head   *repo.Head
 	state  repo.State
 	tid    *syntax.TIDClock
+	rev    string // of the next commit, when the clock is not to give it
 }
 
 func (w *world) author(did string) *author {
@@ -74,7 +76,11 @@ func (w *world) author(did string) *author {
 // commit signs writes and gives them as a verifier would take them off the wire.
 func (a *author) commit(writes ...repo.Write) *repo.Verified {
 	a.w.t.Helper()
-	c, err := repo.Apply(a.w.t.Context(), a.blocks, a.did, a.head, writes, a.key, a.tid.Next().String())
+	rev := a.rev
+	if rev == "" {
+		rev = a.tid.Next().String()
+	}
+	c, err := repo.Apply(a.w.t.Context(), a.blocks, a.did, a.head, writes, a.key, rev)
 	require.NoError(a.w.t, err)
 	for _, b := range c.New {
 		a.blocks.Put(b)
@@ -92,6 +98,20 @@ func (a *author) commit(writes ...repo.Write) *repo.Verified {
 	require.NoError(a.w.t, err)
 	a.state = repo.State{Rev: v.Rev, Data: v.Data}
 	return v
+}
+
+// fork is the author as it is now, to sign another history.
+func (a *author) fork() *author {
+	twin := *a
+	twin.blocks = maps.Clone(a.blocks)
+	return &twin
+}
+
+// account is what the host says of it.
+func (w *world) account(a *author, active bool, status string) {
+	w.t.Helper()
+	w.seq++
+	require.NoError(w.t, w.x.Account(w.t.Context(), host, w.seq, a.did, active, status))
 }
 
 func (a *author) save(v *repo.Verified) {

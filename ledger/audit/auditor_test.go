@@ -258,7 +258,7 @@ func TestEvilLogsAreNamed(t *testing.T) {
 		{"shift outside the epoch", change, is(entry.KindReserve), 0, func(e *entry.Entry) {
 			e.Reserve.Shifts[0].StartsAt, e.Reserve.Shifts[0].EndsAt = "2027-04-01T17:00:00Z", "2027-04-01T19:00:00Z"
 		}, "begins outside the epoch"},
-		{"no such level", change, is(entry.KindReserve), 0, func(e *entry.Entry) { e.Reserve.Level = 9 }, "level 9"},
+		{"no such level", change, is(entry.KindReserve), 0, func(e *entry.Entry) { e.Reserve.Level = 9 }, "there is no level 9"},
 		{"no such sensitivity", change, is(entry.KindReserve), 0, func(e *entry.Entry) { e.Reserve.Sensitivity = "secret" }, `sensitivity "secret"`},
 		{"release of an unknown shift", change, is(entry.KindRelease), 0, func(e *entry.Entry) { e.Release.Shifts = []string{"zz"} }, `shift "zz" is unknown`},
 		{"release with a nullifier", change, is(entry.KindRelease), 0, func(e *entry.Entry) { e.Nullifier = make([]byte, 32) }, "with a nullifier"},

@@ -136,7 +136,7 @@ func (a *Auditor) terms(e *entry.Entry, ep *epoch, who *role) {
 	pay := r.Credits * 60 * 10_000
 	a.check(e, r.Credits > 0 && pay >= r.TierRate*shortest*(10_000-tier.BandBps) && pay <= r.TierRate*longest*(10_000+tier.BandBps),
 		"%d credits are outside the band of tier %d for %d to %d minutes", r.Credits, r.Tier, shortest, longest)
-	a.check(e, r.Level >= 1 && r.Level <= 4, "level %d", r.Level)
+	a.check(e, r.Level >= 1 && r.Level <= 4, "there is no level %d", r.Level)
 	a.check(e, slices.Contains([]string{"public", "pseudonymous", "sealed"}, r.Sensitivity), "sensitivity %q", r.Sensitivity)
 }
 

@@ -7,13 +7,12 @@ import (
 	"city-sync.org/citysync/internal/pg"
 )
 
-// Schemas of the services, and of the mark by which a database is known as this
-// program's.
+// Schemas of the services. A database is known as this program's by one more,
+// citysync, with its mark.
 const (
 	schemaPDS     = "pds"
 	schemaAppView = "appview"
 	schemaLedger  = "ledger"
-	schemaMark    = "citysync"
 )
 
 // claimDatabase makes sure that the database belongs to this city: an empty one is

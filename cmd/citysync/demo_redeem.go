@@ -195,8 +195,6 @@ func (d *demo) redeemAll(ctx context.Context) error {
 // ran out while the city was away.
 const redemptionTries = 5
 
-var errCodeSpent = errors.New("the code was confirmed before")
-
 func (d *demo) redeem(ctx context.Context, r *resident, o *openOffering) error {
 	for attempt := range redemptionTries {
 		code, err := d.code(ctx, r, o, attempt, 90)
@@ -315,7 +313,7 @@ func (d *demo) tryTwice(ctx context.Context, r *resident, o *openOffering) error
 		}
 		return d.answeredAs("AlreadyRedeemed", "a till scans a code a second time", err)
 	}
-	return errCodeSpent
+	return fmt.Errorf("resident %d redeemed, but none of %d codes is known as redeemed", r.n, redemptionTries)
 }
 
 // receiptView is a receipt as the ledger shows it.

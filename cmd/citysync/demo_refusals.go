@@ -383,11 +383,8 @@ func (d *demo) trySecondMint(ctx context.Context) error {
 		if i < 0 {
 			continue
 		}
-		terms, err := d.terms(ctx, r, &claims[i])
-		if err != nil {
-			return err
-		}
-		ref, err := r.issuer.put(ctx, lexicons.WorkVerification, d.key(keyTrySecond), d.verification(toVerify{r, &claims[i], terms}, ""))
+		again := d.verification(toVerify{r, &claims[i], r.terms(&claims[i])}, "")
+		ref, err := r.issuer.put(ctx, lexicons.WorkVerification, d.key(keyTrySecond), again)
 		if err != nil {
 			return err
 		}

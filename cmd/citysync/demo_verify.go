@@ -56,7 +56,7 @@ func (d *demo) issuerClaims(ctx context.Context, r *row) ([]heldClaim, error) {
 	}
 }
 
-// task is a verification that is to be written: whose claim, on which row.
+// toVerify is a verification that is to be written: whose claim, on which row.
 type toVerify struct {
 	row   *row
 	claim *heldClaim
@@ -82,11 +82,7 @@ func (d *demo) verifyAll(ctx context.Context) error {
 		}
 		for i := range claims {
 			if c := &claims[i]; c.stands() && c.Proof != "" {
-				terms, err := d.terms(ctx, r, c)
-				if err != nil {
-					return err
-				}
-				byIssuer[r.issuer.DID] = append(byIssuer[r.issuer.DID], toVerify{r, c, terms})
+				byIssuer[r.issuer.DID] = append(byIssuer[r.issuer.DID], toVerify{r, c, r.terms(c)})
 			}
 		}
 	}
@@ -100,13 +96,13 @@ func (d *demo) verifyAll(ctx context.Context) error {
 
 // terms are the version of the task that a claim froze. An edited task's older version
 // is no longer in the repository; its pay is that of the catalog's row.
-func (d *demo) terms(_ context.Context, r *row, c *heldClaim) (*citysync.WorkTask, error) {
+func (r *row) terms(c *heldClaim) *citysync.WorkTask {
 	if c.TaskCID == r.ref.Cid {
-		return r.task, nil
+		return r.task
 	}
 	older := *r.task
 	older.CreditsPerCompletion = r.Credits
-	return &older, nil
+	return &older
 }
 
 func (d *demo) verifyFor(ctx context.Context, issuer *organization, work []toVerify) error {

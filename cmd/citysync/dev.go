@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -114,6 +115,11 @@ func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) err
 		return err
 	}
 	defer dir.close()
+	if cfg.ReadyFile != "" {
+		if _, err := os.Stat(filepath.Dir(cfg.ReadyFile)); err != nil {
+			return fmt.Errorf("ready file: %w", err) // now, not when the city is open
+		}
+	}
 	state, plan, err := foundOrResume(ctx, dir, cfg, folder, clock.System())
 	if err != nil {
 		return err

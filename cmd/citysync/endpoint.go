@@ -99,7 +99,13 @@ func (e *endpoint) patiently(ctx context.Context, call func() error) error {
 func away(err error) bool {
 	var answer *xrpc.Error
 	if errors.As(err, &answer) {
-		return answer.Status == http.StatusBadGateway || answer.Status == http.StatusServiceUnavailable && answer.Name != "NotYetSeen"
+		switch answer.Status {
+		case http.StatusBadGateway, http.StatusGatewayTimeout, http.StatusTooManyRequests:
+			return true
+		case http.StatusServiceUnavailable:
+			return answer.Name != "NotYetSeen" // its caller waits for that by itself
+		}
+		return false
 	}
 	var network *url.Error
 	return errors.As(err, &network) && !errors.Is(err, xrpc.ErrAddressRefused)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -61,6 +62,11 @@ func parseCursor(cursor string, n int) ([]string, error) {
 }
 
 func list[T any](ctx context.Context, db *DB, what, sql string, args pgx.NamedArgs) ([]T, error) {
+	for _, v := range args { // no stored text has such bytes, and PostgreSQL refuses to look
+		if s, ok := v.(string); ok && (strings.Contains(s, "\x00") || !utf8.ValidString(s)) {
+			return nil, nil
+		}
+	}
 	rows, err := db.pool.Query(ctx, sql, args)
 	if err != nil {
 		return nil, fmt.Errorf("query %s: %w", what, err)

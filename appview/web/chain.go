@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -33,23 +34,54 @@ func (p *Pages) task(ctx context.Context, r *http.Request) (any, error) {
 
 type recordPage struct {
 	Record      query.Record
-	JSON        string
+	Notice      string // key of a phrase about its standing, or ""
+	JSON        string // "" when no content is kept here
+	Citations   []query.Citation
 	EvidenceURL string
 }
 
+// record shows one version. Where none is kept here, but the log rests on one, the page says so and leads to the signed evidence.
 func (p *Pages) record(ctx context.Context, r *http.Request) (any, error) {
-	uri := "at://" + r.PathValue("did") + "/" + r.PathValue("coll") + "/" + r.PathValue("rkey")
-	rec, err := p.db.Record(ctx, uri, r.URL.Query().Get("cid"))
+	did, coll, rkey := r.PathValue("did"), r.PathValue("coll"), r.PathValue("rkey")
+	uri, cid := "at://"+did+"/"+coll+"/"+rkey, r.URL.Query().Get("cid")
+	rec, err := p.db.Record(ctx, uri, cid)
+	if err != nil && !errors.Is(err, query.ErrNotFound) {
+		return nil, err
+	}
+	seen := err == nil
+	if seen {
+		cid = rec.CID
+	}
+	cited, err := p.db.Citations(ctx, uri, cid)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := lexicons.CBORToJSON(rec.CBOR)
-	if err != nil {
-		return nil, err
+	page := recordPage{Record: rec, Citations: cited}
+	switch {
+	case !seen && len(cited) == 0:
+		return nil, query.ErrNotFound
+	case !seen:
+		page.Record = query.Record{DID: did, Coll: coll, RKey: rkey, CID: cited[0].CID}
+		page.Notice = "notKept"
+		if cited[0].Withdrawn {
+			page.Notice = "withdrawnUnseen"
+		}
+	case rec.CBOR == nil:
+		page.Notice = "purged"
+	case rec.Withdrawn:
+		page.Notice = "withdrawn"
+	case !rec.Current:
+		page.Notice = "superseded"
 	}
-	page := recordPage{Record: rec, JSON: indent(raw)}
+	if rec.CBOR != nil {
+		raw, err := lexicons.CBORToJSON(rec.CBOR)
+		if err != nil {
+			return nil, err
+		}
+		page.JSON = indent(raw)
+	}
 	if p.cfg.LedgerURL != "" {
-		page.EvidenceURL = p.cfg.LedgerURL + "/evidence/" + rec.CID + ".car?did=" + url.QueryEscape(rec.DID)
+		page.EvidenceURL = p.cfg.LedgerURL + "/evidence/" + url.PathEscape(page.Record.CID) + ".car?did=" + url.QueryEscape(did)
 	}
 	return page, nil
 }

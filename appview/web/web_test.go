@@ -1,6 +1,7 @@
 package web
 
 import (
+	"html"
 	"io"
 	"log/slog"
 	"net/http"
@@ -148,4 +149,78 @@ func TestDaysAreWrittenAsTheirReadersWriteThem(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "3 January 2027", layout{Lang: "en", TZ: tz}.Day(at))
 	assert.Equal(t, "3 de enero de 2027, 23:30", layout{Lang: "es", TZ: tz}.Minute(at))
+}
+
+// seedMint stores a mint entry of the seeded task that cites a verification, and what the index knows of that record.
+func seedMint(t *testing.T, pool *pgxpool.Pool, rev string) {
+	t.Helper()
+	seed(t, pool)
+	for _, sql := range []string{
+		`insert into log_entry (seq, leaf, kind, book, epoch, day, org, amount, votes, task_uri)
+		 values (7, '\xa0', 'mint', 'b', 'e', '2027-01-12', 'did:plc:parks', 16, 16, 'at://did:plc:parks/org.city-sync.work.task/3k')`,
+		`insert into log_cause (seq, pos, uri, cid, rev) values (7, 0, 'at://did:plc:parks/org.city-sync.work.verification/3v', 'bafyv', '3kb')`,
+		`insert into repo (did, rev, data, host) values ('did:plc:parks', '` + rev + `', 'd', 'h')`,
+	} {
+		_, err := pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+}
+
+func TestRecordWithdrawnAfterItsMintIsShownAsWithdrawn(t *testing.T) {
+	t.Parallel()
+	verification := "/record/did:plc:parks/org.city-sync.work.verification/3v?cid=bafyv"
+	const version = `insert into record_version (did, coll, rkey, cid, rev, cbor, seen) values ('did:plc:parks', 'org.city-sync.work.verification', '3v', 'bafyv', '3kb', '\xa0', now())`
+	const record = `insert into record (did, coll, rkey, cid, rev, indexed) values ('did:plc:parks', 'org.city-sync.work.verification', '3v', `
+	for name, c := range map[string]struct {
+		rev    string
+		known  []string
+		phrase string
+		step   bool
+	}{
+		"deleted while we looked":     {"3kd", []string{version, record + `null, '3kd', now())`}, "withdrawn", true},
+		"deleted before we looked":    {"3kd", nil, "withdrawnUnseen", true},
+		"not read that far":           {"3ka", nil, "notKept", false},
+		"edited":                      {"3kd", []string{version, record + `'bafyw', '3kd', now())`}, "superseded", false},
+		"account deleted":             {"3kd", []string{version, record + `null, '3kd', now())`, `update record_version set cbor = null`, `update repo set status = 'deleted'`}, "purged", true},
+		"account deactivated":         {"3kd", []string{version, record + `'bafyv', '3kb', now())`, `update repo set status = 'deactivated'`}, "notKept", false},
+		"still there":                 {"3kd", []string{version, record + `'bafyv', '3kb', now())`}, "", false},
+		"deleted with unknown commit": {"3kd", []string{`update log_cause set rev = ''`}, "notKept", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, pool := pages(t)
+			seedMint(t, pool, c.rev)
+			for _, sql := range c.known {
+				_, err := pool.Exec(t.Context(), sql)
+				require.NoError(t, err)
+			}
+			for _, lang := range []string{"en", "es"} {
+				code, _, body := get(t, p, verification+"&lang="+lang)
+				require.Equal(t, http.StatusOK, code)
+				if c.phrase == "" {
+					assert.NotContains(t, body, `id="standing"`)
+				} else {
+					assert.Contains(t, html.UnescapeString(body), phrase(lang, c.phrase))
+				}
+				assert.Contains(t, body, `href="/entry/7"`, "the mint that rests on it")
+				_, _, body = get(t, p, "/task/did:plc:parks/3k?lang="+lang)
+				assert.Contains(t, body, `href="/record/did:plc:parks/org.city-sync.work.verification/3v?cid=bafyv"`, "the chain keeps the step")
+				assert.Equal(t, c.step, strings.Contains(body, phrase(lang, "withdrawnStep")), "in the chain, %s", lang)
+			}
+		})
+	}
+	p, pool := pages(t)
+	seedMint(t, pool, "3kd")
+	code, _, _ := get(t, p, strings.Replace(verification, "bafyv", "bafyother", 1))
+	assert.Equal(t, http.StatusNotFound, code, "a version that nobody saw or cited")
+}
+
+func TestAddressWithBytesThatNoTextHasIsNotFound(t *testing.T) {
+	t.Parallel()
+	p, pool := pages(t)
+	seed(t, pool)
+	for _, path := range []string{"/task/did:plc:x/%00", "/task/%ff/y", "/record/did:plc:x/a.b.c/d?cid=%00", "/?tasks=MDAwMS0wMS0wMVQwMDowMDowMFoA_w"} {
+		code, _, _ := get(t, p, path)
+		assert.Contains(t, []int{http.StatusNotFound, http.StatusOK}, code, path)
+	}
 }

@@ -14,6 +14,8 @@ type nodeView struct {
 	CID  string `json:"cid,omitempty"`
 	DID  string `json:"did,omitempty"`
 	Seq  *int64 `json:"seq,omitempty"`
+
+	Withdrawn bool `json:"withdrawn,omitempty"` // the author's repository holds it no more
 }
 
 func (s *server) listTimeline(c *xrpc.Call) (any, error) {
@@ -26,7 +28,7 @@ func (s *server) listTimeline(c *xrpc.Call) (any, error) {
 		return nil, named(err)
 	}
 	views, err := viewed(nodes, func(n query.Node) (nodeView, error) {
-		v := nodeView{Step: n.Step, URI: n.URI, CID: n.CID, DID: n.DID}
+		v := nodeView{Step: n.Step, URI: n.URI, CID: n.CID, DID: n.DID, Withdrawn: n.Withdrawn}
 		if n.Seq >= 0 {
 			v.Seq = &n.Seq
 		}

@@ -55,6 +55,9 @@ func (s *server) record(ctx context.Context, uri, cid string) (recordView, error
 	if err != nil {
 		return recordView{}, err
 	}
+	if rec.CBOR == nil {
+		return recordView{}, query.ErrNotFound
+	}
 	raw, err := lexicons.CBORToJSON(rec.CBOR)
 	if err != nil {
 		return recordView{}, err

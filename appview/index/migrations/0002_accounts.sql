@@ -7,4 +7,3 @@ alter table repo add column commit_cid text collate "C";
 alter table record_version alter column cbor drop not null;
 
 alter table log_cause add column rev text collate "C" not null default '';
-create index on log_cause (cid);

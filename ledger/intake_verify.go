@@ -95,7 +95,7 @@ func (t *turn) noteVerification(ctx context.Context, f *fact, token []byte) erro
 	return nil
 }
 
-// subject gives the token of the claim that a verification is about; nil where no such claim is known.
+// subject gives the token of the claim that a verification is about; nil where no such claim is known, or none that may be named.
 func (t *turn) subject(ctx context.Context, r *citysync.WorkVerification) ([]byte, error) {
 	if blind := r.Subject.WorkVerification_BlindClaim; blind != nil {
 		return blind.BlindedSubject.Value, nil
@@ -112,8 +112,8 @@ func (t *turn) subject(ctx context.Context, r *citysync.WorkVerification) ([]byt
 		return nil, waitFor(open.Claim.Uri)
 	}
 	c, err := getClaim(ctx, t.b.tx, open.Claim.Uri)
-	if err != nil || c == nil || c.CID != open.Claim.Cid {
-		return nil, err
+	if err != nil || c == nil || c.CID != open.Claim.Cid || !c.Public {
+		return nil, err // the token of a claim that is not public must reach no answer through whoever cites the claim
 	}
 	return c.Token, nil
 }

@@ -1,10 +1,12 @@
 package ledger
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +16,7 @@ import (
 
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/entry"
+	"city-sync.org/citysync/lexicons"
 )
 
 func writeJSON(w http.ResponseWriter, v any) {
@@ -57,11 +60,16 @@ func (l *Ledger) explain(c *xrpc.Call) (any, error) {
 	return out, nil
 }
 
-// serveEvidence gives the signed commit, path and record that the ledger relied on.
+// serveEvidence gives the signed commit, path and record that the ledger relied on. It gives none of a person's records: no entry cites
+// them, and what a person deletes must not stay readable here.
 func (l *Ledger) serveEvidence(w http.ResponseWriter, r *http.Request) {
 	name, ok := strings.CutSuffix(r.PathValue("name"), ".car")
+	if !ok || len(name) > 128 {
+		http.Error(w, "no such evidence", http.StatusNotFound)
+		return
+	}
 	id, err := cid.Decode(name)
-	if !ok || err != nil || len(name) > 128 {
+	if err != nil {
 		http.Error(w, "no such evidence", http.StatusNotFound)
 		return
 	}
@@ -72,21 +80,60 @@ func (l *Ledger) serveEvidence(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	var car []byte
-	const find = `select evidence from fact where cid = $1 and ($2 = '' or did = $2) order by ord limit 1`
-	switch err := l.store.pool.QueryRow(r.Context(), find, id.String(), did).Scan(&car); {
-	case errors.Is(err, pgx.ErrNoRows):
-		http.Error(w, "no such evidence", http.StatusNotFound)
-		return
-	case err != nil:
+	car, err := l.evidence(r.Context(), id.String(), did)
+	if err != nil {
 		l.log.ErrorContext(r.Context(), "evidence not readable", "err", err)
 		http.Error(w, "the evidence is not readable now", http.StatusInternalServerError)
+		return
+	}
+	if car == nil {
+		http.Error(w, "no such evidence", http.StatusNotFound)
 		return
 	}
 	w.Header().Set("Content-Type", "application/vnd.ipld.car")
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	_, _ = w.Write(car) // the client is gone: nobody to tell
+}
+
+// evidence returns the oldest of a version by the city or by one that it ever accredited, nil when there is none.
+func (l *Ledger) evidence(ctx context.Context, id, did string) ([]byte, error) {
+	const authors = `select distinct did from fact where cid = $1 and ($2 = '' or did = $2) and coll <> all($3) limit 20`
+	rows, err := l.store.pool.Query(ctx, authors, id, did, []string{lexicons.WorkClaim, lexicons.WorkProof})
+	if err != nil {
+		return nil, fmt.Errorf("authors of %s: %w", id, err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("authors of %s: %w", id, err)
+	}
+	keys := make([]string, 0, 2*len(found)) // an accreditation's key is the organization's DID, or stands for it
+	for _, org := range found {
+		keys = append(keys, org, lexicons.Key(lexicons.RegistryAccreditation, org))
+	}
+	const known = `select rkey from fact where did = $1 and coll = $2 and rkey = any($3)`
+	rows, err = l.store.pool.Query(ctx, known, l.cfg.City.String(), lexicons.RegistryAccreditation, keys)
+	if err != nil {
+		return nil, fmt.Errorf("accreditations behind %s: %w", id, err)
+	}
+	accredited, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("accreditations behind %s: %w", id, err)
+	}
+	found = slices.DeleteFunc(found, func(org string) bool {
+		return org != l.cfg.City.String() && !slices.Contains(accredited, org) &&
+			!slices.Contains(accredited, lexicons.Key(lexicons.RegistryAccreditation, org))
+	})
+	var car []byte
+	const find = `select evidence from fact where cid = $1 and did = any($2) order by ord limit 1`
+	err = l.store.pool.QueryRow(ctx, find, id, found).Scan(&car)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("evidence of %s: %w", id, err)
+	}
+	return car, nil
 }
 
 const receiptColumns = `e.seq, e.leaf, e.hash, coalesce(p.uri, '') as uri, coalesce(p.cid, '') as cid`

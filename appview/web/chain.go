@@ -80,7 +80,7 @@ func (p *Pages) record(ctx context.Context, r *http.Request) (any, error) {
 		}
 		page.JSON = indent(raw)
 	}
-	if p.cfg.LedgerURL != "" {
+	if p.cfg.LedgerURL != "" && coll != lexicons.WorkClaim && coll != lexicons.WorkProof { // of a person's records it keeps none for others
 		page.EvidenceURL = p.cfg.LedgerURL + "/evidence/" + url.PathEscape(page.Record.CID) + ".car?did=" + url.QueryEscape(did)
 	}
 	return page, nil

@@ -19,7 +19,8 @@ import (
 
 const foundingLimit = 2 * time.Minute
 
-// startCity builds the program, founds a city on free ports in a temporary folder and answers its ready file.
+// startCity builds the program, founds a city on free ports in a temporary folder, runs the credit lifecycle on it, so that there are records
+// of nearly every kind, and answers its ready file.
 func startCity(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "citysync-interop-")
@@ -51,6 +52,9 @@ func startCity(t *testing.T) string {
 	for {
 		_, err := os.Stat(ready)
 		if err == nil {
+			demo := exec.CommandContext(t.Context(), bin, "demo", "--ready-file", ready, "--residents", "12")
+			out, err := demo.CombinedOutput()
+			require.NoError(t, err, "citysync demo:\n%s", out)
 			return ready
 		}
 		require.True(t, errors.Is(err, fs.ErrNotExist), "%v", err)

@@ -94,6 +94,26 @@ for (const { did } of listed.repos) {
   })
 }
 
+await step('commits under a stranger\'s key are refused', async () => {
+  const stranger = idResolver()
+  stranger.did.resolveAtprotoKey = () => ids.did.resolveAtprotoKey(city.city.did)
+  const refusals = await new Promise((done) => {
+    const refused = []
+    const doubting = new Firehose({
+      service: city.pds.replace('http', 'ws'),
+      idResolver: stranger,
+      excludeIdentity: true,
+      excludeAccount: true,
+      excludeSync: true,
+      getCursor: () => events.find((evt) => evt.did === made.did).seq,
+      handleEvent: (evt) => evt.did === made.did && fail(`${evt.event} of ${evt.uri} taken under the key of ${city.city.did}`),
+      onError: (err) => err.event?.repo === made.did && refused.push(err.cause?.message) === made.commits.length && done(refused),
+    })
+    doubting.start()
+  })
+  for (const text of refusals) assert.match(text, /Invalid signature/)
+})
+
 const revs = new Set(events.filter(isCommit).map((evt) => evt.did + evt.rev))
 console.error(`${events.length} events, ${revs.size} commits with ${events.filter(isCommit).length} operations, ${listed.repos.length} repositories`)
 process.exit(0)

@@ -57,7 +57,7 @@ func CheckCauses(e *entry.Entry, city syntax.DID, fetch Fetch) []Finding {
 		c.task()
 	case entry.KindRelease:
 		if e.Release.Reason == entry.ReleaseRejected {
-			c.verification(e.Causes[0], entry.OutcomeRejected, entry.Ref{}, e.Release.Shifts[0])
+			c.rejection()
 		}
 	case entry.KindMint:
 		c.mint()
@@ -376,6 +376,15 @@ func (c *causes) verification(cause entry.Cause, outcome string, task entry.Ref,
 		c.check(cause.URI, outcome != entry.OutcomeRejected, "a rejection names a public claim")
 	}
 	return r
+}
+
+// rejection checks the verification that a release of this kind rests on. Other releases need no cause, so an entry may lack it.
+func (c *causes) rejection() {
+	if len(c.e.Causes) != 1 || len(c.e.Release.Shifts) != 1 {
+		c.check("", false, "a rejection of %d shifts by %d verifications", len(c.e.Release.Shifts), len(c.e.Causes))
+		return
+	}
+	c.verification(c.e.Causes[0], entry.OutcomeRejected, entry.Ref{}, c.e.Release.Shifts[0])
 }
 
 // publicTask checks that a verification that names a claim openly is of a task that allows it.

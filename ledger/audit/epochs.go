@@ -138,19 +138,18 @@ func (a *Auditor) checkCap(e *entry.Entry, p entry.CapPolicy) {
 	months := int64(len(o.Months))
 	start := entry.Ratio{Num: p.RStartBps, Den: 10_000}
 	churn := entry.Ratio{Num: p.DeltaStartBps, Den: 10_000}
-	a.check(e, same(o.R, start) && same(o.Delta, churn), "rates r %d/%d and δ %d/%d are not those of the parameters",
+	known := a.check(e, same(o.R, start) && same(o.Delta, churn), "rates r %d/%d and δ %d/%d are not those of the parameters",
 		o.R.Num, o.R.Den, o.Delta.Num, o.Delta.Den)
 	if o.Phase == entry.PhaseLaunch {
 		want := quotient(10_000, o.Capacity, months, p.CapPhaseBps)
 		a.check(e, o.Cap == want && o.BoundBy == entry.BoundByLaunch, "cap is %d by %s, recomputed %d", o.Cap, o.BoundBy, want)
 		return
 	}
-	if !a.check(e, o.R.Num > 0, "a burn rate of 0") {
-		return
+	if !known || !a.check(e, p.RStartBps > 0, "a burn rate of 0") {
+		return // other rates have no cap to recompute
 	}
 	// δc = min(δ, deltaCap); with all over 10 000: r = rn, δc = dn
-	rn := o.R.Num * 10_000 / o.R.Den
-	dn := min(o.Delta.Num*10_000/o.Delta.Den, p.DeltaCapBps)
+	rn, dn := p.RStartBps, min(p.DeltaStartBps, p.DeltaCapBps)
 	share := quotient(rn*10_000, o.Capacity, months, p.CapShareBps, rn+dn)
 	backlog := quotient(1_000*10_000, o.Capacity, months, p.AscrMaxMilli, rn+dn)
 	a.check(e, o.ShareBound == share && o.BackBound == backlog, "bounds are %d and %d, recomputed %d and %d",

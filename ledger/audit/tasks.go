@@ -164,6 +164,7 @@ func (a *Auditor) release(e *entry.Entry) {
 		if !a.check(e, c != nil && c.state == open && c.task == t, "rejection without a claim that stands") {
 			return
 		}
+		a.check(e, len(r.Shifts) == 1 && r.Shifts[0] == c.shift, "rejection of shifts %q, its claim is of %q", r.Shifts, c.shift)
 		a.check(e, e.Amount == c.frozen, "rejection releases %d, reserved are %d", e.Amount, c.frozen)
 		a.check(e, len(e.Causes) == 1 && a.mayVerify(t, authority(e.Causes[0].URI)), "rejection by one who may not verify for %s", t.org)
 		c.state = refused

@@ -305,8 +305,34 @@ func (a *admin) approve(ctx context.Context, c *cli.Command) error {
 	if err := json.Unmarshal(rec.Value, &draft); err != nil {
 		return fmt.Errorf("%s: %w", uri, err)
 	}
+	if err := a.checkRate(ctx, &draft); err != nil {
+		return err
+	}
 	ref, err := a.city.create(ctx, lexicons.CatalogEntry, city.Approve(&draft, rec.ref(), decision.ref()))
 	return a.wrote(ref, err)
+}
+
+// checkRate is the one criterion of the rule set that figures decide: the draft's rate
+// is that of its tier, within the tier's band.
+func (a *admin) checkRate(ctx context.Context, draft *citysync.CatalogEntry) error {
+	sets, err := a.pds.list(ctx, a.city.DID, lexicons.GovParameterSet)
+	if err != nil {
+		return err
+	}
+	if len(sets) == 0 {
+		return errors.New("the city has no parameters: run citysync admin found")
+	}
+	var set citysync.GovParameterSet
+	if err := json.Unmarshal(sets[len(sets)-1].Value, &set); err != nil {
+		return fmt.Errorf("%s: %w", sets[len(sets)-1].URI, err)
+	}
+	for _, t := range set.Tiers {
+		tier := city.Tier{N: int(t.N), CreditsPerHour: t.CreditsPerHour, BandBps: t.BandBps}
+		if t.N == draft.Tier && tier.InBand(draft.CreditsPerHour, 60) {
+			return nil
+		}
+	}
+	return refuse("OutsideTierBand", "%d credits an hour is not the rate of tier %d", draft.CreditsPerHour, draft.Tier)
 }
 
 func (a *admin) retire(ctx context.Context, c *cli.Command) error {

@@ -2,6 +2,17 @@
 // organizations, their catalog and their offerings, and turns them into plain
 // values and into the records that set the city up.
 //
+// A folder has city.csv (key,value), organizations.csv, catalog.csv and offerings.csv,
+// UTF-8 with a header row; columns and keys that are not known are ignored.
+//
+//   - city.csv may set numbers of the parameter set by the names they have there
+//     (claimLimit, rStartBps, …); what it does not set is DefaultParameters.
+//   - catalog.csv may have benefit, success, summary and place, offerings.csv and
+//     organizations.csv summary and place.
+//   - tries.csv (entry,slots) may name tasks that the demonstration publishes too large
+//     on purpose.
+//   - The three months of the epoch are runs of whole weeks, see Epoch.
+//
 // What holds for every City that Load returns:
 //
 //  1. Every reference resolves: a catalog row names an issuer, an offering a

@@ -25,6 +25,7 @@ import (
 	methods "city-sync.org/citysync/appview/xrpc"
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/follow"
+	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
 )
 
@@ -82,7 +83,7 @@ func New(cfg Config, deps Deps) (*AppView, error) {
 		return nil, fmt.Errorf("appview: %w", err)
 	}
 	a := &AppView{cfg: cfg, deps: deps}
-	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log})
+	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Away: pg.Away})
 	methods.Register(mux, deps.Query, &explainer{xrpc.Client{Base: cfg.LedgerURL, HTTP: deps.HTTP}})
 	mux.Handle("GET /xrpc/_health", http.HandlerFunc(a.health))
 	mux.Handle("GET /.well-known/citysync.json", http.HandlerFunc(a.wellKnown))

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/rules"
 )
@@ -18,7 +19,7 @@ const nsid = "org.city-sync.ledger."
 const maxBody = 64 << 10
 
 func (l *Ledger) routes() http.Handler {
-	mux := xrpc.NewMux(xrpc.Config{Log: l.log, MaxBody: maxBody, Metrics: l.metrics.registerer})
+	mux := xrpc.NewMux(xrpc.Config{Log: l.log, MaxBody: maxBody, Metrics: l.metrics.registerer, Away: pg.Away})
 	mux.Query(nsid+"getCapacity", l.getCapacity)
 	mux.Query(nsid+"getCheckpoint", l.getCheckpoint)
 	mux.Query(nsid+"getInclusionProof", l.getInclusionProof)

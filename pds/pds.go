@@ -17,6 +17,7 @@ import (
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/identity"
+	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
 )
 
@@ -164,7 +165,7 @@ func (s *Server) sweep(ctx context.Context) error {
 }
 
 func (s *Server) routes(deps Deps) http.Handler {
-	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Metrics: deps.Registry})
+	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Metrics: deps.Registry, Away: pg.Away})
 	s.serverRoutes(mux)
 	s.repoRoutes(mux)
 	s.syncRoutes(mux)

@@ -30,11 +30,15 @@ type Config struct {
 	MaxBody       int64                 // bytes of a request body, default 1,000,000
 	MaxConcurrent int                   // methods running at once, default 1,024; more are answered 503
 	Metrics       prometheus.Registerer // counts and durations by method; none when nil
+	// Away tells an error of something that the service stands on and that is not there now, such as its database. It is
+	// answered as 503 with the advice to come back: an answer of 500 would be final. None when nil.
+	Away func(error) bool
 }
 
 // Mux routes /xrpc/<nsid> to methods and other patterns to plain handlers. Register everything before it serves.
 type Mux struct {
 	log      *slog.Logger
+	away     func(error) bool
 	maxBody  int64
 	methods  map[string]*method
 	routes   *http.ServeMux
@@ -61,6 +65,7 @@ func MaxBody(n int64) Option { return func(m *method) { m.maxBody = n } }
 func NewMux(cfg Config) *Mux {
 	m := &Mux{
 		log:     cfg.Log,
+		away:    cfg.Away,
 		maxBody: cfg.MaxBody,
 		methods: make(map[string]*method),
 		routes:  http.NewServeMux(),
@@ -246,6 +251,9 @@ func writeJSON(w http.ResponseWriter, out any) error {
 // answer is the one place that turns an error into HTTP.
 func (m *Mux) answer(w *responseWriter, r *http.Request, me *method, err error) {
 	e, shown := public(err)
+	if !shown && m.away != nil && m.away(err) {
+		e, shown = Errorf(http.StatusServiceUnavailable, NameBusy, "the service cannot work just now; ask again").After(time.Second), true
+	}
 	switch {
 	case !shown:
 		m.log.ErrorContext(r.Context(), "method failed", "request_id", RequestID(r.Context()), "method", me.nsid, "error", err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -320,6 +321,30 @@ func TestOnlyNamedErrorsAreShown(t *testing.T) {
 	if err == nil {
 		t.Error("an answer that broke off must not look whole")
 	}
+}
+
+func TestWhatIsAwayIsNoFinalError(t *testing.T) {
+	t.Parallel()
+	gone := errors.New("secret: no server at this socket")
+	m := xrpc.NewMux(xrpc.Config{Away: func(err error) bool { return errors.Is(err, gone) }})
+	m.Query(query, func(c *xrpc.Call) (any, error) {
+		switch c.Param("how") {
+		case "gone":
+			return nil, fmt.Errorf("find account: %w", gone)
+		case "named":
+			return nil, errors.Join(gone, xrpc.Errorf(409, "SlotsFull", "no slot left"))
+		}
+		return nil, errors.New("something else")
+	})
+	srv := serve(t, m)
+	ask := func(how string) answer { return send(t, "GET", srv.URL+"/xrpc/"+query+"?how="+how, "", "") }
+
+	got := ask("gone")
+	assert.Equal(t, 503, got.status)
+	assert.JSONEq(t, `{"error":"NotEnoughResources","message":"the service cannot work just now; ask again"}`, got.body)
+	assert.Equal(t, "1", got.header.Get("Retry-After"))
+	assert.Equal(t, 409, ask("named").status)
+	assert.Equal(t, 500, ask("").status)
 }
 
 func TestMethodsAreBoundedInNumber(t *testing.T) {

@@ -49,7 +49,8 @@ type newAccount struct {
 }
 
 // signUp makes an account, with an invite that the admin's password buys. The PDS
-// takes a half-made account up again, so the same call may be repeated.
+// takes a half-made account up again, so the same call may be repeated. The caller has
+// looked before that nobody has the handle.
 func (p *pdsClient) signUp(ctx context.Context, adminPassword string, a newAccount) (syntax.DID, error) {
 	admin := func(context.Context, string) (string, error) {
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte("admin:"+adminPassword)), nil
@@ -64,7 +65,14 @@ func (p *pdsClient) signUp(ctx context.Context, adminPassword string, a newAccou
 	var out struct {
 		DID syntax.DID `json:"did"`
 	}
-	if err := p.procedure(ctx, nil, "com.atproto.server.createAccount", a, &out); err != nil {
+	err := p.procedure(ctx, nil, "com.atproto.server.createAccount", a, &out)
+	if named(err, "InvalidInviteCode", "HandleNotAvailable") {
+		// Nobody had the handle before. The answer of a first call may be what was lost.
+		if did, lookErr := p.resolve(ctx, a.Handle); lookErr != nil || did != "" {
+			return did, lookErr
+		}
+	}
+	if err != nil {
 		return "", fmt.Errorf("account %s: %w", a.Handle, err)
 	}
 	return out.DID, nil

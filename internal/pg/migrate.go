@@ -111,8 +111,13 @@ func prepare(ctx context.Context, tx pgx.Tx, schema string) error {
 	return nil
 }
 
-func applied(ctx context.Context, tx pgx.Tx) (map[int][]byte, error) {
-	rows, err := tx.Query(ctx, `select version, sha256 from migration`)
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func applied(ctx context.Context, q querier) (map[int][]byte, error) {
+	rows, err := q.Query(ctx, `select version, sha256 from migration`)
 	if err != nil {
 		return nil, fmt.Errorf("read applied migrations: %w", err)
 	}

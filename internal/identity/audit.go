@@ -13,6 +13,9 @@ import (
 // RecoveryWindow is how long a stronger rotation key may rewrite what a weaker one signed.
 const RecoveryWindow = 72 * time.Hour
 
+// maxAuditEntries bounds the work of replaying a history; the public directory's rate limits keep every DID far below it.
+const maxAuditEntries = 2000
+
 const timeForm = "2006-01-02T15:04:05.000Z"
 
 // Errors of an operation within its history. All are final for that operation.
@@ -132,6 +135,9 @@ func checkGenesis(did syntax.DID, op Operation) error {
 func VerifyAudit(did syntax.DID, entries []AuditEntry) error {
 	if len(entries) == 0 {
 		return fmt.Errorf("%w: it is empty", ErrBadAudit)
+	}
+	if len(entries) > maxAuditEntries {
+		return fmt.Errorf("%w: %d entries, at most %d are replayed", ErrBadAudit, len(entries), maxAuditEntries)
 	}
 	replayed := make([]AuditEntry, 0, len(entries))
 	for i, e := range entries {

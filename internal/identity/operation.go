@@ -32,7 +32,10 @@ var (
 	ErrGenesis   = errors.New("genesis operation does not fit the DID")
 )
 
-const multihashSHA256 = 0x12
+const (
+	multihashSHA256 = 0x12
+	maxRotationKeys = 32 // the public directory takes no more than 10
+)
 
 // Service is one entry of an operation's services.
 type Service struct {
@@ -307,6 +310,9 @@ func (o *Operation) UnmarshalJSON(raw []byte) error {
 func (o *Operation) readState(f fields) (err error) {
 	if o.RotationKeys, err = f.texts("rotationKeys"); err != nil {
 		return err
+	}
+	if len(o.RotationKeys) > maxRotationKeys { // each may be tried on each signature
+		return fmt.Errorf("%w: %d rotation keys", ErrMalformed, len(o.RotationKeys))
 	}
 	if o.AlsoKnownAs, err = f.texts("alsoKnownAs"); err != nil {
 		return err

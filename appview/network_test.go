@@ -68,7 +68,7 @@ func newNetwork(t *testing.T) *network {
 		Argon2: pds.Argon2{MemoryKiB: 8, Passes: 1, Threads: 1}, EventWindow: time.Hour,
 	}
 	n.deps = pds.Deps{
-		Pool: pgtest.Schema(t, pds.Migrations()), PLC: identity.NewPLC(n.plcURL, http.DefaultClient), Directory: n.directory(),
+		Pool: pgtest.AsRole(t, pgtest.Schema(t, pds.Migrations()), pds.GrantTo), PLC: identity.NewPLC(n.plcURL, http.DefaultClient), Directory: n.directory(),
 		Clock: n.clock, Log: slog.New(slog.DiscardHandler), AdminPassword: "admin-password", MasterKey: bytes.Repeat([]byte{7}, 32),
 		RotationKey: rotation, JWTSecret: bytes.Repeat([]byte{9}, 32), BlobDir: t.TempDir(),
 	}
@@ -303,7 +303,7 @@ func (l *publishedLog) size() int {
 // view is one AppView on a database of its own.
 type view struct {
 	n    *network
-	pool *pgxpool.Pool
+	pool *pgxpool.Pool // of the schema's owner, for the tests
 	x    *index.Index
 	url  string
 	stop func()
@@ -312,8 +312,9 @@ type view struct {
 // view runs a new AppView on the schema behind dsn, which it migrates.
 func (n *network) view(dsn, city string) *view {
 	n.t.Helper()
-	pool := pgtest.Open(n.t, dsn, schema)
-	require.NoError(n.t, pg.Migrate(n.t.Context(), pool, schema, index.Migrations()))
+	owner := pgtest.Open(n.t, dsn, schema)
+	require.NoError(n.t, pg.Migrate(n.t.Context(), owner, schema, index.Migrations()))
+	pool := pgtest.AsRole(n.t, owner, index.GrantTo)
 	registry := prometheus.NewRegistry()
 	x, err := index.New(pool, n.clock, slog.New(slog.DiscardHandler), registry)
 	require.NoError(n.t, err)
@@ -324,7 +325,7 @@ func (n *network) view(dsn, city string) *view {
 	require.NoError(n.t, err)
 	srv := httptest.NewServer(a.Handler())
 	n.t.Cleanup(srv.Close)
-	return &view{n: n, pool: pool, x: x, url: srv.URL, stop: inBackground(n.t, a.Run)}
+	return &view{n: n, pool: owner, x: x, url: srv.URL, stop: inBackground(n.t, a.Run)}
 }
 
 const schema = "appview"

@@ -42,7 +42,8 @@ var noon = time.Date(2027, 1, 13, 20, 0, 0, 0, time.UTC)
 type world struct {
 	t      *testing.T
 	ctx    context.Context
-	pool   *pgxpool.Pool
+	pool   *pgxpool.Pool // of the schema's owner, for the tests
+	served *pgxpool.Pool // of the ledger's own role, on pool's schema
 	clock  *clock.Manual
 	dir    *identity.MockDirectory
 	cfg    Config
@@ -88,12 +89,21 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// role is the pool that the ledger works with: that of a role with a ledger's rights and no more.
+func (w *world) role() *pgxpool.Pool {
+	w.t.Helper()
+	if w.served == nil || w.served.Config().ConnConfig.Database != w.pool.Config().ConnConfig.Database {
+		w.served = pgtest.AsRole(w.t, w.pool, GrantTo)
+	}
+	return w.served
+}
+
 // start opens the ledger and runs its sequencer; records are handed to its intake directly.
 func (w *world) start() {
 	w.t.Helper()
 	w.reg = prometheus.NewRegistry()
 	l, err := New(w.ctx, w.cfg, Deps{
-		Pool: w.pool, Directory: w.dir, HTTP: http.DefaultClient, Clock: w.clock, Log: slog.New(slog.DiscardHandler),
+		Pool: w.role(), Directory: w.dir, HTTP: http.DefaultClient, Clock: w.clock, Log: slog.New(slog.DiscardHandler),
 		Metrics: w.reg, LogKey: w.logKey, Password: "x",
 	})
 	require.NoError(w.t, err)

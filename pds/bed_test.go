@@ -83,7 +83,7 @@ func newBed(t testing.TB, tune ...func(*Config)) *bed {
 		f(&b.cfg)
 	}
 	b.deps = Deps{
-		Pool: b.pool, PLC: b.plc, Directory: b.dir, Clock: b.clock,
+		Pool: pgtest.AsRole(t, b.pool, GrantTo), PLC: b.plc, Directory: b.dir, Clock: b.clock,
 		Log:           slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		AdminPassword: adminPassword, MasterKey: bytes.Repeat([]byte{7}, 32), RotationKey: rotation,
 		JWTSecret: bytes.Repeat([]byte{9}, 32), BlobDir: t.TempDir(),

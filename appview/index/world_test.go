@@ -31,7 +31,8 @@ var start = time.Date(2027, 1, 12, 10, 0, 0, 0, time.UTC)
 // world is an index and the repositories that it sees, signed and verified for real.
 type world struct {
 	t     *testing.T
-	pool  *pgxpool.Pool
+	pool  *pgxpool.Pool // of the schema's owner, for the tests
+	role  *pgxpool.Pool // of the AppView's own role
 	clock *clock.Manual
 	x     *index.Index
 	seq   int64
@@ -40,13 +41,14 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, pool: pgtest.Schema(t, index.Migrations()), clock: clock.New(start)}
+	w.role = pgtest.AsRole(t, w.pool, index.GrantTo)
 	w.x = w.open()
 	return w
 }
 
 func (w *world) open() *index.Index {
 	w.t.Helper()
-	x, err := index.New(w.pool, w.clock, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	x, err := index.New(w.role, w.clock, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(w.t, err)
 	return x
 }

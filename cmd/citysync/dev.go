@@ -100,11 +100,6 @@ func devFlags(c *cli.Command) (devConfig, error) {
 
 // runDev founds or resumes a city and keeps it running until ctx ends.
 func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) error {
-	if cfg.ReadyFile != "" {
-		if err := removeReady(cfg.ReadyFile); err != nil {
-			return err
-		}
-	}
 	mail := checkMail(ctx, cfg.SMTPURL)
 	folder, err := city.Folder(cfg.City)
 	if err != nil && (cfg.CitySet || cfg.Fresh) {
@@ -118,6 +113,10 @@ func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) err
 	if cfg.ReadyFile != "" {
 		if _, err := os.Stat(filepath.Dir(cfg.ReadyFile)); err != nil {
 			return fmt.Errorf("ready file: %w", err) // now, not when the city is open
+		}
+		// Only now that the folder is ours: the file may be that of a city which runs.
+		if err := removeReady(cfg.ReadyFile); err != nil {
+			return err
 		}
 	}
 	state, plan, err := foundOrResume(ctx, dir, cfg, folder, clock.System())

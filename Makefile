@@ -17,7 +17,7 @@ LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # What people wrote in Go: everything but the generated types.
 GOFILES = git ls-files -co --exclude-standard '*.go' | grep -Ev '^lexicons/(citysync|community)/' | while read -r f; do [ ! -f "$$f" ] || echo "$$f"; done
 
-.PHONY: help run test check race lint fmt gen bench e2e demo interop clean \
+.PHONY: help run test check race lint fmt gen bench e2e crash demo interop clean \
         build go postgres fmt-check vet gen-check paths-check
 
 help: ## this list
@@ -75,7 +75,7 @@ fmt-check: go
 	@bad="$$($(GOFILES) | xargs gofmt -l)"; if [ -n "$$bad" ]; then echo "not formatted, run make fmt:"; echo "$$bad"; exit 1; fi
 
 vet: go
-	go vet -tags e2e,interop ./...
+	go vet -tags e2e,interop,crash ./...
 
 # Compares before with after, so that it works in a tree with uncommitted changes too.
 gen-check: go

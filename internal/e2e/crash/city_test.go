@@ -1,0 +1,259 @@
+//go:build crash
+
+package crash
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/identity/plcdev"
+	"city-sync.org/citysync/internal/pg/pgdev"
+)
+
+// services in the order in which they are started.
+var services = []string{"pds", "ledger", "appview"}
+
+// facts are what the city's founding left behind, as far as the services need it.
+type facts struct {
+	PortBase int    `json:"portBase"`
+	PDS      string `json:"pds"`
+	AppView  string `json:"appview"`
+	Accounts []struct {
+		ID       string `json:"id"`
+		Handle   string `json:"handle"`
+		DID      string `json:"did"`
+		Password string `json:"password"`
+	} `json:"accounts"`
+}
+
+func (f *facts) account(id string) (did, password string) {
+	for _, a := range f.Accounts {
+		if a.ID == id {
+			return a.DID, a.Password
+		}
+	}
+	return "", ""
+}
+
+func (f *facts) url(n int) string { return fmt.Sprintf("http://localhost:%d", f.PortBase+n) }
+
+// Ports above the base.
+const (
+	portWeb = iota
+	portPDS
+	portLedger
+	portPLC
+)
+
+// found builds the program, founds Berkeley with it in a folder below dir and stops it: what stays is a city at rest.
+func found(t *testing.T, dir string) (bin, data, ready string) {
+	t.Helper()
+	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
+	require.NoError(t, err)
+	bin, data = filepath.Join(dir, "citysync"), filepath.Join(dir, "data")
+	output(t, root, "go", "build", "-tags", "crash", "-o", bin, "./cmd/citysync")
+	written := filepath.Join(dir, "founded.json")
+	dev := exec.Command(bin, "dev", "--data", data, "--port-base", strconv.Itoa(freePorts(t)), "--ready-file", written)
+	var log bytes.Buffer
+	dev.Stdout, dev.Stderr = &log, &log
+	require.NoError(t, dev.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- dev.Wait() }()
+	err = eventually(t.Context(), func(context.Context) error {
+		_, err := os.Stat(written)
+		return err
+	})
+	_ = dev.Process.Signal(syscall.SIGTERM)
+	require.NoError(t, <-ended, "%s", &log)
+	require.NoError(t, err, "the city was not founded:\n%s", &log)
+	return bin, data, written
+}
+
+// city is a city whose services run apart, each with a database of its own on one server.
+type city struct {
+	facts
+	dir      string
+	data     string
+	postgres *pgdev.Server
+	plc      func()
+	procs    map[string]*process
+}
+
+// open starts the services of the city that was founded in data.
+func open(t *testing.T, bin, dir, data string) *city {
+	t.Helper()
+	c := &city{dir: dir, data: data, procs: map[string]*process{}}
+	raw, err := os.ReadFile(filepath.Join(data, "city.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(raw, &c.facts))
+	c.startPostgres(t)
+	t.Cleanup(func() { _ = c.postgres.Stop() })
+	c.split(t)
+	c.startPLC(t)
+
+	secrets := filepath.Join(data, "secrets")
+	cityDID, _ := c.account("CITY")
+	ledgerDID, password := c.account("LEDGER")
+	require.NotEmpty(t, cityDID)
+	require.NotEmpty(t, ledgerDID)
+	require.NoError(t, os.WriteFile(filepath.Join(secrets, "ledger-password"), []byte(password), 0o600))
+	more := map[string][]string{
+		"pds": {"--service-did", c.PDS, "--handle-domains", ".test", "--blobs", filepath.Join(data, "blobs"), "--secrets", secrets},
+		"ledger": {"--city-did", cityDID, "--ledger-did", ledgerDID, "--tz", "America/Los_Angeles", "--pds-url", c.url(portPDS),
+			"--web-url", c.url(portWeb), "--secrets", secrets},
+		"appview": {"--city-did", cityDID, "--hosts", c.url(portPDS), "--ledger-url", c.url(portLedger), "--demonstration"},
+	}
+	port := map[string]int{"pds": portPDS, "ledger": portLedger, "appview": portWeb}
+	ready := map[string]string{"pds": "/xrpc/_health", "ledger": "/checkpoint", "appview": "/"}
+	for _, name := range services {
+		args := append([]string{
+			"--port", strconv.Itoa(c.PortBase + port[name]), "--database-url", c.dsn(name), "--public-url", c.url(port[name]),
+			"--plc-url", c.url(portPLC), "--allow-loopback",
+		}, more[name]...)
+		c.procs[name] = supervise(t, bin, dir, name, c.url(port[name])+ready[name], args...)
+		c.procs[name].serves(t.Context(), t)
+	}
+	return c
+}
+
+// close stops the city in good order.
+func (c *city) close(t *testing.T) {
+	t.Helper()
+	for i := range services {
+		c.procs[services[len(services)-1-i]].end()
+	}
+	c.plc()
+	require.NoError(t, c.postgres.Stop())
+}
+
+// startPostgres starts the server, again after it was killed.
+func (c *city) startPostgres(t *testing.T) {
+	t.Helper()
+	server, err := pgdev.Start(t.Context(), pgdev.Config{DataDir: filepath.Join(c.data, "postgres"), Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	c.postgres = server
+	// Its socket is in another folder after each start; an address that an operator writes down stays.
+	link := filepath.Join(c.dir, "socket")
+	_ = os.Remove(link)
+	require.NoError(t, os.Symlink(server.Socket(), link))
+}
+
+// dsn is the lasting address of a service's database.
+func (c *city) dsn(name string) string {
+	return "postgres:///" + name + "?host=" + filepath.Join(c.dir, "socket") + "&port=5432&user=citysync"
+}
+
+// killPostgres is kill -9 of the server, and its restart.
+func (c *city) killPostgres(t *testing.T) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(c.data, "postgres", "cluster", "postmaster.pid"))
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(string(raw), "\n", 2)[0]))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	<-c.postgres.Done()
+	require.Error(t, c.postgres.Stop(), "it did not stop, it was killed")
+	c.startPostgres(t)
+}
+
+// split gives each service a database of its own: a copy of the founded one without the others' schemas.
+func (c *city) split(t *testing.T) {
+	t.Helper()
+	for _, name := range services {
+		query(t, c.postgres.DSN("postgres"), "create database "+name+" template "+pgdev.Database)
+		for _, other := range append(services, "citysync") {
+			if other != name {
+				query(t, c.postgres.DSN(name), "drop schema "+other+" cascade")
+			}
+		}
+	}
+	query(t, c.postgres.DSN("postgres"), "drop database "+pgdev.Database)
+}
+
+func query(t *testing.T, dsn, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	_, err = conn.Exec(t.Context(), sql)
+	require.NoError(t, err, "%s", sql)
+}
+
+func (c *city) startPLC(t *testing.T) {
+	t.Helper()
+	directory, err := plcdev.New(filepath.Join(c.data, "plc.jsonl"), clock.System())
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", net.JoinHostPort("localhost", strconv.Itoa(c.PortBase+portPLC)))
+	require.NoError(t, err)
+	server := &http.Server{Handler: directory.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(l) }()
+	c.plc = func() {
+		_ = server.Close()
+		_ = directory.Close()
+	}
+	t.Cleanup(c.plc)
+}
+
+// figures are the end of a demonstration.
+type figures struct {
+	Tasks, Reserved, Claims, Verifications, Minted, Votes, Burned, Reviews int64
+	Refused                                                                map[string]int
+}
+
+// demo runs the demonstration of one seed.
+func demo(ctx context.Context, bin, ready string, seed int) (figures, error) {
+	cmd := exec.CommandContext(ctx, bin, "demo", "--ready-file", ready, "--residents", "8", "--seed", strconv.Itoa(seed), "--json")
+	var out, log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &log
+	if err := cmd.Run(); err != nil {
+		return figures{}, fmt.Errorf("demo of seed %d: %w\n%s%s", seed, err, &out, &log)
+	}
+	var f figures
+	err := json.Unmarshal(out.Bytes(), &f)
+	return f, err
+}
+
+func output(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s %v:\n%s", name, args, out)
+	return string(out)
+}
+
+// freePorts finds a base with five free ports in a row.
+func freePorts(t *testing.T) int {
+	t.Helper()
+	for base := 23000; base < 60000; base += 10 {
+		free := true
+		for p := base; p < base+5 && free; p++ {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
+			if free = err == nil; free {
+				_ = l.Close()
+			}
+		}
+		if free {
+			return base
+		}
+	}
+	require.FailNow(t, "no five free ports in a row")
+	return 0
+}

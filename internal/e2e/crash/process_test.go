@@ -1,0 +1,194 @@
+//go:build crash
+
+package crash
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	restartPause = 100 * time.Millisecond // of the supervisor
+	pollEvery    = 20 * time.Millisecond
+	patience     = 60 * time.Second // for one thing to happen
+)
+
+// process is one service under a supervisor that starts it anew whenever it ends.
+type process struct {
+	name  string
+	args  []string
+	bin   string
+	arm   string // the file that CRASH_FILE names
+	log   string
+	ready string // an address that answers 200 when the service serves
+	stop  chan struct{}
+	done  chan struct{}
+
+	mu     sync.Mutex
+	pid    int // of the child that runs now, guarded by mu
+	starts int // guarded by mu
+	deaths chan string
+}
+
+func supervise(t *testing.T, bin, dir, name, ready string, args ...string) *process {
+	t.Helper()
+	p := &process{
+		name: name, args: append([]string{name}, args...), bin: bin, ready: ready,
+		arm: filepath.Join(dir, name+".crash"), log: filepath.Join(dir, name+".log"),
+		stop: make(chan struct{}), done: make(chan struct{}), deaths: make(chan string, 1000),
+	}
+	go p.run()
+	t.Cleanup(p.end)
+	return p
+}
+
+func (p *process) run() {
+	runtime.LockOSThread() // the children's death signal belongs to the thread that started them
+	defer close(p.done)
+	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		p.deaths <- err.Error()
+		return
+	}
+	defer out.Close()
+	for {
+		cmd := exec.Command(p.bin, p.args...)
+		cmd.Stdout, cmd.Stderr = out, out
+		cmd.Env = append(os.Environ(), "CRASH_FILE="+p.arm)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		p.mu.Lock()
+		err := cmd.Start()
+		if err == nil {
+			p.pid = cmd.Process.Pid
+			p.starts++
+		}
+		p.mu.Unlock()
+		if err == nil {
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			select {
+			case err = <-ended:
+			case <-p.stop:
+				_ = cmd.Process.Signal(syscall.SIGTERM)
+				<-ended
+				return
+			}
+		}
+		p.deaths <- fmt.Sprint(err)
+		select {
+		case <-p.stop:
+			return
+		case <-time.After(restartPause):
+		}
+	}
+}
+
+// end asks the service to stop and waits for it.
+func (p *process) end() {
+	select {
+	case <-p.stop:
+	default:
+		close(p.stop)
+	}
+	<-p.done
+}
+
+// kill is kill -9 at no particular moment.
+func (p *process) kill() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return syscall.Kill(p.pid, syscall.SIGKILL)
+}
+
+// forget takes the news of earlier deaths away.
+func (p *process) forget() {
+	for {
+		select {
+		case <-p.deaths:
+		default:
+			return
+		}
+	}
+}
+
+// diesAt arms a point and waits until the process has died there.
+func (p *process) diesAt(ctx context.Context, t *testing.T, point string) {
+	t.Helper()
+	p.forget()
+	require.NoError(t, os.WriteFile(p.arm+".new", []byte(point), 0o600))
+	require.NoError(t, os.Rename(p.arm+".new", p.arm))
+	p.dies(ctx, t, point)
+	_, err := os.Stat(p.arm)
+	require.ErrorIs(t, err, os.ErrNotExist, "%s ended before it came to %s; see %s", p.name, point, p.log)
+}
+
+func (p *process) dies(ctx context.Context, t *testing.T, why string) {
+	t.Helper()
+	select {
+	case how := <-p.deaths:
+		require.Equal(t, "signal: killed", how, "%s at %s; see %s", p.name, why, p.log)
+	case <-ctx.Done():
+		require.FailNow(t, "nothing acts any more", "before %s came to %s: %v", p.name, why, context.Cause(ctx))
+	case <-time.After(patience):
+		require.FailNow(t, "it lives", "%s did not come to %s", p.name, why)
+	}
+}
+
+// serves waits until the service answers.
+func (p *process) serves(ctx context.Context, t *testing.T) {
+	t.Helper()
+	require.NoError(t, eventually(ctx, func(ctx context.Context) error {
+		status, _, err := get(ctx, p.ready)
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("status %d", status)
+		}
+		return err
+	}), "%s does not come back; see %s", p.name, p.log)
+}
+
+// eventually asks again until there is no error.
+func eventually(ctx context.Context, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		err := ask(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (%w)", err, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+var plain = &http.Client{Timeout: 10 * time.Second}
+
+func get(ctx context.Context, url string) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	res, err := plain.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
+	return res.StatusCode, raw, err
+}

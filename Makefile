@@ -53,6 +53,9 @@ e2e: go postgres ## the pages in a real browser (installs Chromium by apt where 
 	@internal/make/need.sh chromium
 	go test -tags e2e -count=1 ./internal/e2e/...
 
+crash: go postgres ## a city whose processes and database are killed at labelled points while it is used
+	go test -tags crash -count=1 -timeout 15m -v ./internal/crash ./internal/e2e/crash
+
 interop: go postgres ## the protocol's official TypeScript packages against a city (needs npm; fetches Node 22 where it is older)
 	@NODE="$$(internal/make/need.sh node)"; export NODE; go test -tags interop -count=1 -v ./internal/e2e/interop/
 

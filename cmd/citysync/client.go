@@ -16,16 +16,70 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"city-sync.org/citysync/internal/city"
+	"city-sync.org/citysync/internal/identity"
 )
 
 // pdsClient speaks to a PDS without an account.
 type pdsClient struct {
 	endpoint
-	keys *syntax.TIDClock // chooses record keys, no two alike
+	keys  *syntax.TIDClock // chooses record keys, no two alike
+	homes *homes           // nil where every account lives on this one PDS
 }
 
 func newPDSClient(e endpoint) *pdsClient {
 	return &pdsClient{endpoint: e, keys: syntax.NewTIDClock(rand.UintN(1024))} //nolint:gosec // keys must differ, not be secret
+}
+
+// newNetworkClient speaks to this PDS about its own accounts and to the PDS that an
+// account's DID document names about any other. Without a directory it knows this one only.
+func newNetworkClient(e endpoint, plcURL string) *pdsClient {
+	p := newPDSClient(e)
+	if plcURL == "" {
+		return p
+	}
+	p.homes = &homes{plc: identity.NewPLC(plcURL, e.http), known: map[syntax.DID]string{}}
+	return p
+}
+
+// homes remembers where accounts live. It is safe for concurrent use.
+type homes struct {
+	plc *identity.PLC
+
+	mu    sync.Mutex
+	known map[syntax.DID]string // base address of the PDS; guarded by mu
+}
+
+// of is the client of the PDS on which an account lives.
+func (p *pdsClient) of(ctx context.Context, did syntax.DID) (*pdsClient, error) {
+	if p.homes == nil || did.Method() != "plc" {
+		return p, nil
+	}
+	p.homes.mu.Lock()
+	base := p.homes.known[did]
+	p.homes.mu.Unlock()
+	if base == "" {
+		var op identity.Operation
+		if err := p.patiently(ctx, func() (err error) {
+			op, err = p.homes.plc.Last(ctx, did)
+			return err
+		}); err != nil {
+			return nil, fmt.Errorf("where %s lives: %w", did, err)
+		}
+		if base = strings.TrimRight(op.Services[fragmentPDS].Endpoint, "/"); base == "" {
+			return nil, fmt.Errorf("the DID document of %s names no PDS", did)
+		}
+		p.homes.mu.Lock()
+		p.homes.known[did] = base
+		p.homes.mu.Unlock()
+	}
+	return p.at(base), nil
+}
+
+// at is the client of another PDS of the same network.
+func (p *pdsClient) at(base string) *pdsClient {
+	other := *p
+	other.base = base
+	return &other
 }
 
 // resolve finds the DID of a handle, "" where nobody has it.
@@ -89,8 +143,12 @@ func (r record) ref() *city.Ref { return &city.Ref{Uri: r.URI.String(), Cid: r.C
 
 // get reads a record of any repository; nil where there is none.
 func (p *pdsClient) get(ctx context.Context, repo syntax.DID, collection, rkey string) (*record, error) {
+	p, err := p.of(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
 	var out record
-	err := p.query(ctx, nil, "com.atproto.repo.getRecord",
+	err = p.query(ctx, nil, "com.atproto.repo.getRecord",
 		url.Values{"repo": {repo.String()}, "collection": {collection}, "rkey": {rkey}}, &out)
 	if named(err, "RecordNotFound") {
 		return nil, nil
@@ -105,6 +163,10 @@ const maxListed = 100_000
 
 // list reads a whole collection of one repository, oldest key first.
 func (p *pdsClient) list(ctx context.Context, repo syntax.DID, collection string) ([]record, error) {
+	p, err := p.of(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
 	var all []record
 	cursor := ""
 	for len(all) < maxListed {
@@ -130,6 +192,10 @@ func (p *pdsClient) list(ctx context.Context, repo syntax.DID, collection string
 
 // rev is the newest revision of a repository.
 func (p *pdsClient) rev(ctx context.Context, repo syntax.DID) (string, error) {
+	p, err := p.of(ctx, repo)
+	if err != nil {
+		return "", err
+	}
 	var out struct {
 		Rev string `json:"rev"`
 	}
@@ -166,7 +232,7 @@ func (s *session) token(ctx context.Context, stale string) (string, error) {
 		DID    syntax.DID `json:"did"`
 	}
 	in := map[string]string{"identifier": s.handle, "password": s.password}
-	if err := s.pds.procedure(ctx, nil, "com.atproto.server.createSession", in, &out); err != nil {
+	if err := s.procedure(ctx, nil, "com.atproto.server.createSession", in, &out); err != nil {
 		return "", fmt.Errorf("sign in as %s: %w", s.handle, err)
 	}
 	if s.DID == "" {
@@ -194,6 +260,15 @@ func (s *session) as(ctx context.Context, call func(authorize) error) error {
 	return fmt.Errorf("account %s: the server refuses a fresh token", s.handle)
 }
 
+// procedure calls the PDS on which the account lives.
+func (s *session) procedure(ctx context.Context, auth authorize, nsid string, in, out any) error {
+	p, err := s.pds.of(ctx, s.DID)
+	if err != nil {
+		return err
+	}
+	return p.procedure(ctx, auth, nsid, in, out)
+}
+
 // put writes a record under a key; the same value again changes nothing.
 func (s *session) put(ctx context.Context, collection, rkey string, value any) (*city.Ref, error) {
 	return s.write(ctx, "com.atproto.repo.putRecord", map[string]any{
@@ -212,7 +287,7 @@ func (s *session) write(ctx context.Context, method string, in map[string]any) (
 		URI string `json:"uri"`
 		CID string `json:"cid"`
 	}
-	err := s.as(ctx, func(auth authorize) error { return s.pds.procedure(ctx, auth, method, in, &out) })
+	err := s.as(ctx, func(auth authorize) error { return s.procedure(ctx, auth, method, in, &out) })
 	if err != nil {
 		return nil, fmt.Errorf("%s writes %s: %w", s.handle, in["collection"], err)
 	}
@@ -264,7 +339,7 @@ func (s *session) createBatch(ctx context.Context, records []newRecord) ([]*city
 		} `json:"results"`
 	}
 	err := s.as(ctx, func(auth authorize) error {
-		return s.pds.procedure(ctx, auth, "com.atproto.repo.applyWrites", map[string]any{"repo": s.DID, "writes": writes}, &out)
+		return s.procedure(ctx, auth, "com.atproto.repo.applyWrites", map[string]any{"repo": s.DID, "writes": writes}, &out)
 	})
 	if err != nil {
 		return nil, err
@@ -302,8 +377,12 @@ func (s *session) serviceToken(ctx context.Context, audience syntax.DID, method 
 	params := url.Values{
 		"aud": {audience.String()}, "lxm": {method}, "exp": {strconv.FormatInt(time.Now().Add(time.Minute).Unix(), 10)},
 	}
-	err := s.as(ctx, func(auth authorize) error {
-		return s.pds.query(ctx, auth, "com.atproto.server.getServiceAuth", params, &out)
+	p, err := s.pds.of(ctx, s.DID)
+	if err != nil {
+		return "", err
+	}
+	err = s.as(ctx, func(auth authorize) error {
+		return p.query(ctx, auth, "com.atproto.server.getServiceAuth", params, &out)
 	})
 	if err != nil {
 		return "", fmt.Errorf("service token of %s for %s: %w", s.handle, method, err)

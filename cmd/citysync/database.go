@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 
 	"city-sync.org/citysync/internal/pg"
@@ -13,6 +14,7 @@ const (
 	schemaPDS     = "pds"
 	schemaAppView = "appview"
 	schemaLedger  = "ledger"
+	schemaPDS2    = "pds2" // of a city's second PDS
 )
 
 // claimDatabase makes sure that the database belongs to this city: an empty one is
@@ -25,7 +27,7 @@ func claimDatabase(ctx context.Context, dsn, instance string, fresh bool) error 
 	}
 	defer pool.Close()
 	var schemas int
-	const count = `select count(*) from pg_namespace where nspname in ('pds', 'appview', 'ledger', 'citysync')`
+	const count = `select count(*) from pg_namespace where nspname in ('pds', 'pds2', 'appview', 'ledger', 'citysync')`
 	if err := pool.QueryRow(ctx, count).Scan(&schemas); err != nil {
 		return fmt.Errorf("read the database's mark: %w", err)
 	}
@@ -43,9 +45,14 @@ func claimDatabase(ctx context.Context, dsn, instance string, fresh bool) error 
 	case mark == "" && schemas > 0:
 		return refuse("NotOurs", "the database has schemas named as this program's, but not its mark; nothing in it was touched")
 	case mark != "" && fresh:
-		const drop = `drop schema if exists pds, appview, ledger, citysync cascade`
+		const drop = `drop schema if exists pds, pds2, appview, ledger, citysync cascade`
 		if _, err := pool.Exec(ctx, drop); err != nil {
 			return fmt.Errorf("empty the database: %w", err)
+		}
+		if _, err := hex.DecodeString(mark); err == nil && len(mark) >= 8 { // as every mark of ours
+			if _, err := pool.Exec(ctx, fmt.Sprintf(dropRoles, mark[:8])); err != nil {
+				return fmt.Errorf("end the roles of the city before: %w", err)
+			}
 		}
 	case mark == instance:
 		return nil

@@ -15,7 +15,7 @@ const (
 	otherCity = "00000000000000000000000000000002"
 )
 
-func exec(t *testing.T, dsn, sql string) {
+func execSQL(t *testing.T, dsn, sql string) {
 	t.Helper()
 	pool, err := pg.Open(t.Context(), dsn, "public")
 	require.NoError(t, err)
@@ -37,9 +37,9 @@ func TestFreshEmptiesOnlySchemasOfThisProgram(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.DSN(t)
 	require.NoError(t, claimDatabase(t.Context(), dsn, thisCity, false))
-	exec(t, dsn, `create schema pds; create table pds.account (did text); create table public.theirs (n int); insert into public.theirs values (1)`)
+	execSQL(t, dsn, `create schema pds; create table pds.account (did text); create table public.theirs (n int); insert into public.theirs values (1)`)
 	require.NoError(t, claimDatabase(t.Context(), dsn, otherCity, true))
-	exec(t, dsn, `do $$ begin
+	execSQL(t, dsn, `do $$ begin
 		if to_regclass('pds.account') is not null then raise exception 'the old city is still there'; end if;
 		if (select n from public.theirs) <> 1 then raise exception 'a stranger''s table is gone'; end if;
 	end $$`)
@@ -49,12 +49,12 @@ func TestFreshEmptiesOnlySchemasOfThisProgram(t *testing.T) {
 func TestDatabaseWithoutTheMarkIsRefusedUntouched(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.DSN(t)
-	exec(t, dsn, `create schema ledger; create table ledger.theirs (n int); insert into ledger.theirs values (1)`)
+	execSQL(t, dsn, `create schema ledger; create table ledger.theirs (n int); insert into ledger.theirs values (1)`)
 	for _, fresh := range []bool{false, true} {
 		err := claimDatabase(t.Context(), dsn, thisCity, fresh)
 		assert.ErrorContains(t, err, "NotOurs")
 	}
-	exec(t, dsn, `do $$ begin
+	execSQL(t, dsn, `do $$ begin
 		if (select n from ledger.theirs) <> 1 then raise exception 'gone'; end if;
 		if to_regclass('citysync.mark') is not null then raise exception 'marked'; end if;
 	end $$`)

@@ -119,7 +119,7 @@ func newDemo(ready *readyInfo, count int, seed int64, p *progress) *demo {
 	d := &demo{
 		ready: ready, count: count, seed: seed, progress: p,
 		rng: rand.New(rand.NewPCG(uint64(seed), 0x63697479)), //nolint:gosec // what a run does must follow from its seed
-		pds: newPDSClient(at(ready.PDS)), ledger: &ledgerClient{endpoint: at(ready.Ledger), did: syntax.DID(ready.LedgerDID)}, web: &web,
+		pds: newNetworkClient(at(ready.PDS), ready.PLC), ledger: &ledgerClient{endpoint: at(ready.Ledger), did: syntax.DID(ready.LedgerDID)}, web: &web,
 		city: syntax.DID(ready.City.DID), orgs: map[syntax.DID]*organization{}, loc: time.UTC,
 	}
 	for _, a := range ready.Accounts {

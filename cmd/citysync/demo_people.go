@@ -55,7 +55,7 @@ func (d *demo) welcome(ctx context.Context) error {
 	return together(ctx, d, d.residents, func(ctx context.Context, r *resident) error {
 		name := strconv.Itoa(r.n)
 		var err error
-		if r.session, err = d.account(ctx, name); err != nil {
+		if r.session, err = d.account(ctx, d.hostOf(r.n), name); err != nil {
 			return err
 		}
 		if err := d.activate(ctx, issuers[r.n%len(issuers)].session, r.session); err != nil {
@@ -65,15 +65,34 @@ func (d *demo) welcome(ctx context.Context) error {
 	})
 }
 
-// account signs an account of this seed up, or finds it by its handle.
-func (d *demo) account(ctx context.Context, name string) (*session, error) {
+// Of the first forty residents every fourth lives on the city's second PDS, where there
+// is one: ten, whatever the number of residents of an earlier run.
+const (
+	elsewhereEvery = 4
+	elsewhereUntil = 40
+)
+
+// hostOf is the PDS on which a resident has an account.
+func (d *demo) hostOf(n int) string {
+	if len(d.ready.Hosts) > 1 && n%elsewhereEvery == 1 && n < elsewhereUntil {
+		return d.ready.Hosts[1]
+	}
+	return d.ready.PDS
+}
+
+// account signs an account of this seed up on a host, or finds it there by its handle.
+func (d *demo) account(ctx context.Context, host, name string) (*session, error) {
 	handle, password := d.randomHandle(name), d.password(name)
-	did, err := d.pds.resolve(ctx, handle)
+	pds, admin := d.pds.at(host), d.ready.AdminPassword
+	if other, ok := d.ready.AdminPasswords[host]; ok {
+		admin = other
+	}
+	did, err := pds.resolve(ctx, handle)
 	if err != nil {
 		return nil, err
 	}
 	if did == "" {
-		if did, err = d.pds.signUp(ctx, d.ready.AdminPassword, newAccount{Handle: handle, Password: password}); err != nil {
+		if did, err = pds.signUp(ctx, admin, newAccount{Handle: handle, Password: password}); err != nil {
 			return nil, err
 		}
 	}

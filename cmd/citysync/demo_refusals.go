@@ -96,7 +96,7 @@ func (d *demo) tryAsOrganizations(ctx context.Context) error {
 }
 
 func (d *demo) newOutsider(ctx context.Context) (*resident, error) {
-	s, err := d.account(ctx, "outsider")
+	s, err := d.account(ctx, d.ready.PDS, "outsider")
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,12 +47,14 @@ type devConfig struct {
 	SMTPURL     string
 	Calendar    string
 	CalendarSet bool
+	Separate    bool
+	SecondPDS   bool
 }
 
 func devCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:  "dev",
-		Usage: "run a whole city in one process, until it is interrupted",
+		Usage: "run a whole city, until it is interrupted",
 		Flags: []cli.Flag{
 			stringFlag("data", "", "data `FOLDER` (default: /var/lib/citysync for root, otherwise the user's data folder)"),
 			stringFlag("city", defaultCity, "city to found: "+strings.Join(city.Embedded(), ", ")+" or a `FOLDER` of the same shape"),
@@ -61,6 +64,8 @@ func devCommand(s streams) *cli.Command {
 			stringFlag("database-url", "", "PostgreSQL `DSN`; a private server is started without it"),
 			stringFlag("plc-url", "", "`URL` of an outside did:plc directory; a loopback one is started without it"),
 			stringFlag("smtp-url", "", "`URL` of a mail server, checked at start"),
+			boolFlag("separate", "run pds, ledger and appview as processes of their own, each with its own database and role"),
+			boolFlag("second-pds", "found the city with a second PDS, at port-base + 5, on which part of it lives"),
 			stringFlag("calendar", calendarNow, "now: move the folder's dates so that today lies in the second week of the epoch; as-written: move nothing"),
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -79,6 +84,7 @@ func devFlags(c *cli.Command) (devConfig, error) {
 		PortBase: c.Int("port-base"), PortSet: c.IsSet("port-base"), ReadyFile: c.String("ready-file"),
 		DatabaseURL: c.String("database-url"), SMTPURL: c.String("smtp-url"),
 		Calendar: c.String("calendar"), CalendarSet: c.IsSet("calendar"),
+		Separate: c.Bool("separate"), SecondPDS: c.Bool("second-pds"),
 	}
 	if err := noArguments(c); err != nil {
 		return cfg, err
@@ -106,6 +112,11 @@ func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) err
 		return err
 	}
 	dir, err := openDataDir(cfg.Data)
+	if cfg.ReadyFile != "" && !refusedAs(err, "InUse") { // where another citysync works, the file may be its own
+		if err := removeReady(cfg.ReadyFile); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -114,17 +125,17 @@ func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) err
 		if _, err := os.Stat(filepath.Dir(cfg.ReadyFile)); err != nil {
 			return fmt.Errorf("ready file: %w", err) // now, not when the city is open
 		}
-		// Only now that the folder is ours: the file may be that of a city which runs.
-		if err := removeReady(cfg.ReadyFile); err != nil {
-			return err
-		}
 	}
 	state, plan, err := foundOrResume(ctx, dir, cfg, folder, clock.System())
 	if err != nil {
 		return err
 	}
 	cfg.PLCURL = state.PLCURL
-	open, err := listenAll(state.PortBase)
+	count := portPDS2
+	if state.SecondPDS {
+		count = portMost
+	}
+	open, err := listenAll(state.PortBase, count)
 	if err != nil {
 		return err
 	}
@@ -135,7 +146,7 @@ func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) err
 	if err := dir.saveState(state); err != nil {
 		return err
 	}
-	st, err := newStack(cfg, dir, state, plan, open, log)
+	st, err := newStack(cfg, dir, state, plan, open, s.err, log)
 	if err != nil {
 		return err
 	}
@@ -203,6 +214,9 @@ func resume(dir *dataDir, cfg devConfig, state *cityState, wanted *city.City) (*
 	if cfg.PLCURL != "" && cfg.PLCURL != state.PLCURL {
 		return nil, refuse("AddressMismatch", "this city's DIDs are not in the directory %s", cfg.PLCURL)
 	}
+	if cfg.SecondPDS && !state.SecondPDS {
+		return nil, refuse("HostMismatch", "this city was founded on one PDS, and its accounts do not move; --fresh founds it anew")
+	}
 	plan, err := city.Load(os.DirFS(dir.file(folderCopy)))
 	if err != nil {
 		return nil, fmt.Errorf("the kept city folder: %w", err)
@@ -217,6 +231,7 @@ func found(cfg devConfig, plan *city.City, now clock.Clock) (*cityState, error) 
 	state := &cityState{
 		Version: stateVersion, Instance: randomHex(16), Digest: plan.Digest(), Calendar: cfg.Calendar,
 		PortBase: cfg.PortBase, PLCURL: cfg.PLCURL, FoundedAt: at,
+		Databases: cfg.Separate, SecondPDS: cfg.SecondPDS,
 	}
 	if cfg.Calendar == calendarNow {
 		state.Weeks = plan.Weeks(at)
@@ -229,7 +244,24 @@ func found(cfg devConfig, plan *city.City, now clock.Clock) (*cityState, error) 
 	}
 	add(idCity, city.HandleCity, roleCity)
 	add(idLedger, city.HandleLedger, roleLedger)
+	if state.SecondPDS {
+		for _, role := range []string{city.RoleIssuer, city.RoleRedeemer} {
+			if a := lastWith(state.Accounts, role); a != nil {
+				a.Second = true
+			}
+		}
+	}
 	return state, nil
+}
+
+// lastWith is the last account with a role, nil where there is none.
+func lastWith(accounts []stateAccount, role string) *stateAccount {
+	for i := range slices.Backward(accounts) {
+		if slices.Contains(accounts[i].Roles, role) {
+			return &accounts[i]
+		}
+	}
+	return nil
 }
 
 func randomHex(bytes int) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -33,12 +34,16 @@ func (s *stack) accountsPart(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	client := newPDSClient(s.endpoint(portPDS))
 	for i := range s.state.Accounts {
 		a := &s.state.Accounts[i]
 		if a.DID != "" {
 			continue
 		}
+		place := schemaPDS
+		if a.Second {
+			place = schemaPDS2
+		}
+		client := newPDSClient(s.endpoint(portOf(place)))
 		// The account may exist: a crash between its making and the line that saves it.
 		if a.DID, err = client.resolve(ctx, a.Handle); err != nil {
 			return err
@@ -48,7 +53,7 @@ func (s *stack) accountsPart(ctx context.Context, ready func()) error {
 			if a.ID == idLedger {
 				asked.RecoveryKey = recoveryDID
 			}
-			if a.DID, err = client.signUp(ctx, s.pdsSecrets().adminPassword(), asked); err != nil {
+			if a.DID, err = client.signUp(ctx, s.pdsSecrets(place).adminPassword(), asked); err != nil {
 				return err
 			}
 		}
@@ -91,7 +96,7 @@ func (s *stack) found(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client := newPDSClient(s.endpoint(portPDS))
+	client := newNetworkClient(s.endpoint(portPDS), s.plcURL)
 	f := &founding{
 		plan: s.plan, at: s.state.FoundedAt, pds: client, log: s.log,
 		ledger: &ledgerClient{endpoint: s.endpoint(portLedger), did: s.state.did(idLedger)},
@@ -140,7 +145,10 @@ func (s *stack) awaitOpen(ctx context.Context, epoch string) error {
 }
 
 func (s *stack) answers(ctx context.Context) error {
-	urls := []string{s.plcURL + "/_health", s.ports.url(portPDS) + "/xrpc/_health", s.ports.url(portLedger) + "/checkpoint", s.ports.url(portWeb) + "/"}
+	urls := []string{s.plcURL + "/_health", s.ports.url(portLedger) + "/checkpoint", s.ports.url(portWeb) + "/"}
+	for _, host := range s.hosts() {
+		urls = append(urls, host+"/xrpc/_health")
+	}
 	if s.cfg.PLCURL != "" {
 		urls = urls[1:] // an outside directory has its own health
 	}
@@ -168,13 +176,21 @@ func (s *stack) answers(ctx context.Context) error {
 func (s *stack) readyInfo() *readyInfo {
 	r := &readyInfo{
 		Web: s.ports.url(portWeb), PDS: s.ports.url(portPDS), Ledger: s.ports.url(portLedger), PLC: s.plcURL,
-		AdminPassword: s.pdsSecrets().adminPassword(), LedgerDID: s.state.did(idLedger).String(), AppViewDID: s.state.AppView.String(),
+		AdminPassword: s.pdsSecrets(schemaPDS).adminPassword(), LedgerDID: s.state.did(idLedger).String(), AppViewDID: s.state.AppView.String(),
 		City:  readyCity{DID: s.state.did(idCity).String(), Handle: s.state.account(idCity).Handle},
 		Epoch: readyEpoch{Key: s.plan.Epoch.Key, StartsAt: s.plan.Epoch.StartsAt, EndsAt: s.plan.Epoch.EndsAt},
 		Plan:  &readyPlan{TZ: s.plan.TZ, Refused: s.state.Refused},
 	}
+	r.Hosts = s.hosts()
+	if s.state.SecondPDS {
+		r.AdminPasswords = map[string]string{s.ports.url(portPDS2): s.pdsSecrets(schemaPDS2).adminPassword()}
+	}
 	for _, a := range s.state.Accounts {
-		r.Accounts = append(r.Accounts, readyAccount{ID: a.ID, Handle: a.Handle, DID: a.DID.String(), Password: a.Password, Roles: a.Roles})
+		account := readyAccount{ID: a.ID, Handle: a.Handle, DID: a.DID.String(), Password: a.Password, Roles: a.Roles}
+		if a.Second {
+			account.PDS = s.ports.url(portPDS2)
+		}
+		r.Accounts = append(r.Accounts, account)
 	}
 	for _, e := range s.plan.Catalog {
 		ref, approved := s.state.Entries[e.ID]
@@ -196,7 +212,7 @@ func (s *stack) printAddresses(w io.Writer, mail string) {
 		s.plan.Epoch.StartsAt.Format("2006-01-02"), s.plan.Epoch.EndsAt.Format("2006-01-02"))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range [][2]string{
-		{"web", s.ports.url(portWeb)}, {"pds", s.ports.url(portPDS)}, {"ledger", s.ports.url(portLedger)}, {"plc", s.plcURL},
+		{"web", s.ports.url(portWeb)}, {"pds", strings.Join(s.hosts(), " ")}, {"ledger", s.ports.url(portLedger)}, {"plc", s.plcURL},
 		{"private", s.ports.url(portPrivate)}, {"city", s.state.did(idCity).String()}, {"log", s.state.did(idLedger).String()},
 		{"data", s.dir.path}, {"mail", mail},
 	} {

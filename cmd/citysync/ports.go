@@ -17,7 +17,8 @@ const (
 	portLedger
 	portPLC
 	portPrivate
-	portCount
+	portPDS2 // where the city has a second PDS
+	portMost
 )
 
 const (
@@ -29,31 +30,31 @@ const (
 // so that a port in use is said at once and nothing has to be undone.
 type ports struct {
 	base      int
-	listeners [portCount][]net.Listener
+	listeners [portMost][]net.Listener
 }
 
-// listenAll opens the run of ports at base, or with base 0 a run that is free.
-func listenAll(base int) (*ports, error) {
+// listenAll opens a run of count ports at base, or with base 0 a run that is free.
+func listenAll(base, count int) (*ports, error) {
 	if base != 0 {
-		return listenAt(base)
+		return listenAt(base, count)
 	}
 	var errs []error
 	for range freeTries {
-		p, err := listenAt(20000 + rand.IntN(2000)*portCount) //nolint:gosec // any free run will do
+		p, err := listenAt(20000+rand.IntN(2000)*portMost, count) //nolint:gosec // any free run will do
 		if err == nil {
 			return p, nil
 		}
 		errs = append(errs, err)
 	}
-	return nil, fmt.Errorf("no free run of %d ports: %w", portCount, errors.Join(errs...))
+	return nil, fmt.Errorf("no free run of %d ports: %w", count, errors.Join(errs...))
 }
 
-func listenAt(base int) (*ports, error) {
-	if base < 1 || base+portCount-1 > 65535 {
-		return nil, refuse("BadPort", "ports %d to %d: the last one must not exceed 65535", base, base+portCount-1)
+func listenAt(base, count int) (*ports, error) {
+	if base < 1 || base+count-1 > 65535 {
+		return nil, refuse("BadPort", "ports %d to %d: the last one must not exceed 65535", base, base+count-1)
 	}
 	p := &ports{base: base}
-	for i := range portCount {
+	for i := range count {
 		ls, err := service.Listen(base + i)
 		if err != nil {
 			p.close()
@@ -67,9 +68,14 @@ func listenAt(base int) (*ports, error) {
 func (p *ports) url(i int) string { return "http://localhost:" + strconv.Itoa(p.base+i) }
 
 func (p *ports) close() {
-	for _, ls := range p.listeners {
-		for _, l := range ls {
-			_ = l.Close() // a server that ran has closed it already
-		}
+	for i := range p.listeners {
+		p.free(i)
+	}
+}
+
+// free gives one port back, for a process of its own to take.
+func (p *ports) free(i int) {
+	for _, l := range p.listeners[i] {
+		_ = l.Close() // a server that ran has closed it already
 	}
 }

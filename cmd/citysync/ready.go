@@ -23,6 +23,9 @@ type readyInfo struct {
 	Epoch         readyEpoch     `json:"epoch"`
 	Accounts      []readyAccount `json:"accounts"`
 	Plan          *readyPlan     `json:"plan,omitempty"`
+	// Hosts are the city's PDSs, the one above first, and AdminPasswords those of the others.
+	Hosts          []string          `json:"hosts,omitempty"`
+	AdminPasswords map[string]string `json:"adminPasswords,omitempty"`
 }
 
 type readyCity struct {
@@ -42,6 +45,7 @@ type readyAccount struct {
 	DID      string   `json:"did"`
 	Password string   `json:"password"`
 	Roles    []string `json:"roles"`
+	PDS      string   `json:"pds,omitempty"` // where it is not the city's first
 }
 
 // readyPlan is what the city folder plans and no record says: how many slots each

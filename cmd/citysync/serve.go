@@ -25,11 +25,12 @@ import (
 
 const fileLedgerAccount = "ledger-password"
 
-func serviceFlags(port int, more ...cli.Flag) []cli.Flag {
+func serviceFlags(service string, port int, more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
 		intFlag("port", port, "`PORT` to listen on, on loopback"),
 		intFlag("private-port", 0, "`PORT` of metrics, readiness and profiles; none without it"),
-		stringFlag("database-url", "", "PostgreSQL `DSN`"),
+		stringFlag("database-url", "", "PostgreSQL `DSN` of this service's role"),
+		schemaFlag(service),
 		stringFlag("public-url", "", "`URL` under which others reach this service"),
 		stringFlag("plc-url", "https://plc.directory", "`URL` of the did:plc directory"),
 		boolFlag("allow-loopback", "let this service call services on this machine"),
@@ -39,6 +40,7 @@ func serviceFlags(port int, more ...cli.Flag) []cli.Flag {
 // alone is one service in a process of its own.
 type alone struct {
 	ground
+	home   home
 	cmd    *cli.Command
 	public string
 	ready  atomic.Bool
@@ -63,10 +65,11 @@ func newAlone(c *cli.Command, s streams) (*alone, error) {
 	}
 	return &alone{
 		ground: ground{
-			dsn: c.String("database-url"), plcURL: plc, log: obs.Logger(s.err, true, slog.LevelInfo), clock: clock.System(),
+			plcURL: plc, log: obs.Logger(s.err, true, slog.LevelInfo), clock: clock.System(),
 			http: outbound(c.Bool("allow-loopback")), registry: obs.Registry(),
 		},
-		cmd: c, public: public,
+		home: home{service: c.Name, dsn: c.String("database-url"), schema: c.String("schema")},
+		cmd:  c, public: public,
 	}, nil
 }
 
@@ -134,11 +137,13 @@ func secretsFlag(names ...string) cli.Flag {
 
 func pdsCommand(s streams) *cli.Command {
 	return &cli.Command{
-		Name:  "pds",
-		Usage: "run a personal data server alone",
-		Flags: serviceFlags(defaultPortBase+portPDS,
+		Name:     "pds",
+		Usage:    "run a personal data server alone",
+		Commands: []*cli.Command{migrateCommand(schemaPDS, s)},
+		Flags: serviceFlags(schemaPDS, defaultPortBase+portPDS,
 			stringFlag("service-did", "", "`DID` of this server"),
 			stringFlag("handle-domains", "", "`DOMAINS` under which accounts get a label, each with its dot, by comma"),
+			intFlag("rate", 0, "sign-ups and sign-ins taken from one address in five minutes (default: the server's own limits)"),
 			boolFlag("open-registration", "let anyone sign up, without an invite"),
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
 			secretsFlag(fileAdmin, fileMaster, fileSessions, fileRotation),
@@ -166,8 +171,12 @@ func pdsCommand(s streams) *cli.Command {
 			cfg := pds.Config{
 				PublicURL: a.public, ServiceDID: did, HandleDomains: list(c.String("handle-domains")), InviteRequired: !c.Bool("open-registration"),
 			}
+			if points := c.Int("rate"); points != 0 {
+				many := pds.Rate{Points: points, Window: rateWindow}
+				cfg.LoginRate, cfg.AddressRate, cfg.SignupRate = many, many, many
+			}
 			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
-				return a.runPDS(ctx, cfg, keys, c.String("blobs"), ls, ready)
+				return a.runPDS(ctx, a.home, cfg, keys, c.String("blobs"), ls, ready)
 			})
 		},
 	}
@@ -175,9 +184,10 @@ func pdsCommand(s streams) *cli.Command {
 
 func ledgerCommand(s streams) *cli.Command {
 	return &cli.Command{
-		Name:  "ledger",
-		Usage: "run a city's ledger alone",
-		Flags: serviceFlags(defaultPortBase+portLedger,
+		Name:     "ledger",
+		Usage:    "run a city's ledger alone",
+		Commands: []*cli.Command{migrateCommand(schemaLedger, s)},
+		Flags: serviceFlags(schemaLedger, defaultPortBase+portLedger,
 			stringFlag("city-did", "", "`DID` of the city"),
 			stringFlag("ledger-did", "", "`DID` of the ledger's account"),
 			stringFlag("tz", "", "the city's `ZONE`, such as America/Los_Angeles"),
@@ -214,7 +224,7 @@ func ledgerCommand(s streams) *cli.Command {
 				return err
 			}
 			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
-				return a.runLedger(ctx, cfg, seed, strings.TrimSpace(string(password)), ls, ready)
+				return a.runLedger(ctx, a.home, cfg, seed, strings.TrimSpace(string(password)), ls, ready)
 			})
 		},
 	}
@@ -222,9 +232,10 @@ func ledgerCommand(s streams) *cli.Command {
 
 func appviewCommand(s streams) *cli.Command {
 	return &cli.Command{
-		Name:  "appview",
-		Usage: "run an AppView with its pages alone",
-		Flags: serviceFlags(defaultPortBase+portWeb,
+		Name:     "appview",
+		Usage:    "run an AppView with its pages alone",
+		Commands: append(appviewStateCommands(s), migrateCommand(schemaAppView, s)),
+		Flags: serviceFlags(schemaAppView, defaultPortBase+portWeb,
 			stringFlag("city-did", "", "`DID` of the city"),
 			stringFlag("hosts", "", "`URLS` of the PDSs to read, by comma"),
 			stringFlag("ledger-url", "", "`URL` of the city's ledger"),
@@ -244,7 +255,7 @@ func appviewCommand(s streams) *cli.Command {
 				PLCURL: loopbackPLC(a.plcURL), Demonstration: c.Bool("demonstration"),
 			}
 			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
-				return a.runAppView(ctx, cfg, ls, ready)
+				return a.runAppView(ctx, a.home, cfg, ls, ready)
 			})
 		},
 	}

@@ -23,7 +23,6 @@ import (
 
 // ground is what every service stands on, in the city's one process as alone.
 type ground struct {
-	dsn      string
 	plcURL   string
 	log      *slog.Logger
 	clock    clock.Clock
@@ -51,19 +50,19 @@ type pdsSecrets struct{ admin, master, tokens, rotation []byte }
 // adminPassword is what the operator types: the secret's hex digits.
 func (s pdsSecrets) adminPassword() string { return fmt.Sprintf("%x", s.admin) }
 
-func (g *ground) runPDS(ctx context.Context, cfg pds.Config, secrets pdsSecrets, blobs string, ls []net.Listener, ready func()) error {
+func (g *ground) runPDS(ctx context.Context, h home, cfg pds.Config, secrets pdsSecrets, blobs string, ls []net.Listener, ready func()) error {
 	rotation, err := rotationKey(secrets.rotation)
 	if err != nil {
 		return err
 	}
-	pool, err := pg.Open(ctx, g.dsn, schemaPDS)
+	if err := g.settle(ctx, h); err != nil {
+		return err
+	}
+	pool, err := pg.Open(ctx, h.dsn, h.schema)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	if err := pg.Migrate(ctx, pool, schemaPDS, pds.Migrations()); err != nil {
-		return err
-	}
 	if err := os.MkdirAll(blobs, 0o700); err != nil {
 		return fmt.Errorf("blob folder: %w", err)
 	}
@@ -79,19 +78,19 @@ func (g *ground) runPDS(ctx context.Context, cfg pds.Config, secrets pdsSecrets,
 	return service.Run(ctx, g.log, service.Func("pds work", server.Run), service.HTTP("pds", ls, server.Handler()))
 }
 
-func (g *ground) runLedger(ctx context.Context, cfg ledger.Config, logSeed []byte, password string, ls []net.Listener, ready func()) error {
+func (g *ground) runLedger(ctx context.Context, h home, cfg ledger.Config, logSeed []byte, password string, ls []net.Listener, ready func()) error {
 	skey, _, err := logKeys(cfg.DID, logSeed)
 	if err != nil {
 		return err
 	}
-	pool, err := pg.Open(ctx, g.dsn, schemaLedger)
+	if err := g.settle(ctx, h); err != nil {
+		return err
+	}
+	pool, err := pg.Open(ctx, h.dsn, h.schema)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	if err := pg.Migrate(ctx, pool, schemaLedger, ledger.Migrations()); err != nil {
-		return err
-	}
 	l, err := ledger.New(ctx, cfg, ledger.Deps{
 		Pool: pool, Directory: g.directory(), HTTP: g.http, Clock: g.clock, Log: g.logger("ledger"), Metrics: g.metrics("ledger"),
 		LogKey: skey, Password: password,
@@ -103,15 +102,15 @@ func (g *ground) runLedger(ctx context.Context, cfg ledger.Config, logSeed []byt
 	return service.Run(ctx, g.log, service.Func("ledger work", l.Run), service.HTTP("ledger", ls, l.Handler()))
 }
 
-func (g *ground) runAppView(ctx context.Context, cfg appview.Config, ls []net.Listener, ready func()) error {
-	pool, err := pg.Open(ctx, g.dsn, schemaAppView)
+func (g *ground) runAppView(ctx context.Context, h home, cfg appview.Config, ls []net.Listener, ready func()) error {
+	if err := g.settle(ctx, h); err != nil {
+		return err
+	}
+	pool, err := pg.Open(ctx, h.dsn, h.schema)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	if err := pg.Migrate(ctx, pool, schemaAppView, index.Migrations()); err != nil {
-		return err
-	}
 	x, err := index.New(pool, g.clock, g.logger("appview"), g.metrics("appview"))
 	if err != nil {
 		return err

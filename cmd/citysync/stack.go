@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
 	"sync/atomic"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"city-sync.org/citysync/appview"
 	"city-sync.org/citysync/internal/city"
@@ -21,11 +24,15 @@ import (
 
 const handleDomain = ".test"
 
-// stack is one city in one process: the services that also run alone, wired over
-// loopback HTTP. Its parts start in the order of parts, each using what those before
-// it left here, and stop in the reverse one.
+// stack is one city under one command: the services that also run alone, wired over
+// loopback HTTP, in this process or each in a process of its own. Its parts start in the
+// order of parts, each using what those before it left here, and stop in the reverse one.
 type stack struct {
-	ground // its database address is set by the part postgres
+	ground
+
+	dsn    string             // of the whole database's owner; set by the part postgres
+	server *pgdev.Server      // the private one, nil where a database was given
+	homes  map[string]settled // by place; set by the part postgres
 
 	cfg     devConfig
 	dir     *dataDir
@@ -33,6 +40,7 @@ type stack struct {
 	plan    *city.City
 	ports   *ports
 	secrets map[string][]byte
+	out     io.Writer // where services in processes of their own write their logs
 	ready   atomic.Bool
 }
 
@@ -46,15 +54,21 @@ const (
 	fileLogSeed  = "ledger-log-seed"
 )
 
-func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p *ports, log *slog.Logger) (*stack, error) {
+func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p *ports, out io.Writer, log *slog.Logger) (*stack, error) {
 	s := &stack{
 		ground: ground{log: log, clock: clock.System(), http: httpClient(), registry: obs.Registry(), plcURL: p.url(portPLC)},
-		cfg:    cfg, dir: dir, state: state, plan: plan, ports: p, secrets: map[string][]byte{},
+		cfg:    cfg, dir: dir, state: state, plan: plan, ports: p, out: out, secrets: map[string][]byte{}, homes: map[string]settled{},
 	}
 	if cfg.PLCURL != "" {
 		s.plcURL = cfg.PLCURL
 	}
-	for _, name := range []string{fileAdmin, fileMaster, fileSessions, fileRotation, fileRecovery, fileLogSeed} {
+	names := []string{fileAdmin, fileMaster, fileSessions, fileRotation, fileRecovery, fileLogSeed}
+	if state.SecondPDS {
+		for _, name := range names[:4] {
+			names = append(names, secretPath(schemaPDS2, name))
+		}
+	}
+	for _, name := range names {
 		key, err := dir.secret(name)
 		if err != nil {
 			return nil, err
@@ -62,10 +76,6 @@ func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p 
 		s.secrets[name] = key
 	}
 	return s, nil
-}
-
-func (s *stack) pdsSecrets() pdsSecrets {
-	return pdsSecrets{s.secrets[fileAdmin], s.secrets[fileMaster], s.secrets[fileSessions], s.secrets[fileRotation]}
 }
 
 // loopbackPLC is the directory's address where verifiers on this machine are told of
@@ -82,16 +92,21 @@ func loopbackPLC(plcURL string) string {
 }
 
 func (s *stack) parts(final service.Component) []service.Component {
-	return []service.Component{
+	run := s.inside
+	if s.cfg.Separate {
+		run = s.apart
+	}
+	parts := []service.Component{
 		service.HTTP("private", s.ports.listeners[portPrivate], obs.Handler(s.registry, s.readiness)),
 		part("postgres", s.postgresPart),
 		part("plc", s.plcPart),
-		part("pds", s.pdsPart),
-		part("accounts", s.accountsPart),
-		part("ledger", s.ledgerPart),
-		part("appview", s.appviewPart),
-		final,
+		part("identities", s.serviceDIDs),
+		run(schemaPDS),
 	}
+	if s.state.SecondPDS {
+		parts = append(parts, run(schemaPDS2))
+	}
+	return append(parts, part("accounts", s.accountsPart), run(schemaLedger), run(schemaAppView), final)
 }
 
 func (s *stack) readiness(context.Context) error {
@@ -101,10 +116,11 @@ func (s *stack) readiness(context.Context) error {
 	return nil
 }
 
+// postgresPart gives every service its home, and ends with the private server.
 func (s *stack) postgresPart(ctx context.Context, ready func()) error {
 	s.dsn = s.cfg.DatabaseURL
 	if s.dsn != "" {
-		if err := claimDatabase(ctx, s.dsn, s.state.Instance, false); err != nil {
+		if err := s.moveIn(ctx); err != nil {
 			return err
 		}
 		ready()
@@ -114,8 +130,8 @@ func (s *stack) postgresPart(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	s.dsn = server.DSN(pgdev.Database)
-	if err := claimDatabase(ctx, s.dsn, s.state.Instance, false); err != nil {
+	s.server, s.dsn = server, server.DSN(pgdev.Database)
+	if err := s.moveIn(ctx); err != nil {
 		return firstOf(err, server.Stop())
 	}
 	ready()
@@ -124,6 +140,13 @@ func (s *stack) postgresPart(ctx context.Context, ready func()) error {
 	case <-server.Done():
 	}
 	return server.Stop()
+}
+
+func (s *stack) moveIn(ctx context.Context) error {
+	if err := claimDatabase(ctx, s.dsn, s.state.Instance, false); err != nil {
+		return err
+	}
+	return s.databases(ctx)
 }
 
 // firstOf is the first error; the second came of undoing things after it.
@@ -152,49 +175,118 @@ func (s *stack) plcPart(ctx context.Context, ready func()) error {
 	return firstOf(err, directory.Close())
 }
 
-func (s *stack) pdsPart(ctx context.Context, ready func()) error {
-	if err := s.serviceDIDs(ctx); err != nil {
-		return err
+// serviceDIDs registers the services that have no repository, once.
+func (s *stack) serviceDIDs(ctx context.Context, ready func()) error {
+	services := []struct {
+		did            *syntax.DID
+		secret         string
+		fragment, kind string
+		port           int
+	}{
+		{&s.state.PDS, fileRotation, fragmentPDS, typePDS, portPDS},
+		{&s.state.AppView, fileRotation, fragmentAppView, typeAppView, portWeb},
 	}
-	// The demonstration signs up and signs in dozens of people from one address.
-	many := pds.Rate{Points: 100_000, Window: rateWindow}
-	return s.runPDS(ctx, pds.Config{
-		PublicURL: s.ports.url(portPDS), ServiceDID: s.state.PDS, HandleDomains: []string{handleDomain}, InviteRequired: true,
-		LoginRate: many, AddressRate: many, SignupRate: many,
-	}, s.pdsSecrets(), s.dir.file("blobs"), s.ports.listeners[portPDS], ready)
-}
-
-// serviceDIDs registers the two services that have no repository, once.
-func (s *stack) serviceDIDs(ctx context.Context) error {
-	key, err := rotationKey(s.secrets[fileRotation])
-	if err != nil {
-		return err
+	if s.state.SecondPDS {
+		services = append(services, services[0])
+		services[2].did, services[2].secret, services[2].port = &s.state.PDS2, schemaPDS2+"/"+fileRotation, portPDS2
 	}
-	if s.state.PDS == "" {
-		if s.state.PDS, err = newServiceDID(ctx, s.plc(), key, fragmentPDS, typePDS, s.ports.url(portPDS)); err != nil {
+	for _, svc := range services {
+		if *svc.did != "" {
+			continue
+		}
+		key, err := rotationKey(s.secrets[svc.secret])
+		if err != nil {
+			return err
+		}
+		if *svc.did, err = newServiceDID(ctx, s.plc(), key, svc.fragment, svc.kind, s.ports.url(svc.port)); err != nil {
+			return err
+		}
+		if err := s.dir.saveState(s.state); err != nil {
 			return err
 		}
 	}
-	if s.state.AppView == "" {
-		if s.state.AppView, err = newServiceDID(ctx, s.plc(), key, fragmentAppView, typeAppView, s.ports.url(portWeb)); err != nil {
-			return err
-		}
+	ready()
+	return nil
+}
+
+// hosts are the city's PDSs, the first one's address first.
+func (s *stack) hosts() []string {
+	hosts := []string{s.ports.url(portPDS)}
+	if s.state.SecondPDS {
+		hosts = append(hosts, s.ports.url(portPDS2))
 	}
-	return s.dir.saveState(s.state)
+	return hosts
 }
 
-func (s *stack) ledgerPart(ctx context.Context, ready func()) error {
-	account := s.state.account(idLedger)
-	return s.runLedger(ctx, ledger.Config{
-		City: s.state.did(idCity), TZ: s.plan.TZ, DID: account.DID, PDS: s.ports.url(portPDS), Identifier: account.Handle,
-		Sources: []string{s.ports.url(portPDS)},
-		WebURL:  s.ports.url(portWeb), PDSURL: s.ports.url(portPDS), PublicURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL),
-	}, s.secrets[fileLogSeed], account.Password, s.ports.listeners[portLedger], ready)
+// portOf is a service's place in the run of ports.
+func portOf(place string) int {
+	switch place {
+	case schemaPDS:
+		return portPDS
+	case schemaPDS2:
+		return portPDS2
+	case schemaLedger:
+		return portLedger
+	default:
+		return portWeb
+	}
 }
 
-func (s *stack) appviewPart(ctx context.Context, ready func()) error {
-	return s.runAppView(ctx, appview.Config{
-		PublicURL: s.ports.url(portWeb), City: s.state.did(idCity).String(), Hosts: []string{s.ports.url(portPDS)},
-		LedgerURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL), Demonstration: true,
-	}, s.ports.listeners[portWeb], ready)
+// secretPath is where a PDS of this city has a secret.
+func secretPath(place, name string) string {
+	if place == schemaPDS2 {
+		return schemaPDS2 + "/" + name
+	}
+	return name
+}
+
+func (s *stack) pdsSecrets(place string) pdsSecrets {
+	key := func(name string) []byte { return s.secrets[secretPath(place, name)] }
+	return pdsSecrets{key(fileAdmin), key(fileMaster), key(fileSessions), key(fileRotation)}
+}
+
+func (s *stack) pdsDID(place string) syntax.DID {
+	if place == schemaPDS2 {
+		return s.state.PDS2
+	}
+	return s.state.PDS
+}
+
+func (s *stack) blobs(place string) string {
+	if place == schemaPDS2 {
+		return s.dir.file("blobs2")
+	}
+	return s.dir.file("blobs")
+}
+
+// loginPoints is how many sign-ups and sign-ins a PDS of this city takes from one
+// address: the demonstration's dozens of people all come from here.
+const loginPoints = 100_000
+
+// inside runs a service in this process.
+func (s *stack) inside(place string) service.Component {
+	listeners := s.ports.listeners[portOf(place)]
+	return part(place, func(ctx context.Context, ready func()) error {
+		h := s.homes[place].home
+		switch h.service {
+		case schemaPDS:
+			many := pds.Rate{Points: loginPoints, Window: rateWindow}
+			return s.runPDS(ctx, h, pds.Config{
+				PublicURL: s.ports.url(portOf(place)), ServiceDID: s.pdsDID(place), HandleDomains: []string{handleDomain}, InviteRequired: true,
+				LoginRate: many, AddressRate: many, SignupRate: many,
+			}, s.pdsSecrets(place), s.blobs(place), listeners, ready)
+		case schemaLedger:
+			account := s.state.account(idLedger)
+			return s.runLedger(ctx, h, ledger.Config{
+				City: s.state.did(idCity), TZ: s.plan.TZ, DID: account.DID, PDS: s.ports.url(portPDS), Identifier: account.Handle,
+				Sources: s.hosts(),
+				WebURL:  s.ports.url(portWeb), PDSURL: s.ports.url(portPDS), PublicURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL),
+			}, s.secrets[fileLogSeed], account.Password, listeners, ready)
+		default:
+			return s.runAppView(ctx, h, appview.Config{
+				PublicURL: s.ports.url(portWeb), City: s.state.did(idCity).String(), Hosts: s.hosts(),
+				LedgerURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL), Demonstration: true,
+			}, listeners, ready)
+		}
+	})
 }

@@ -30,13 +30,18 @@ const (
 // demonstration accounts' passwords, so it is 0600; it is written before what it
 // names is used, so that a crash repeats a step and never forgets one.
 type cityState struct {
-	Version   int            `json:"version"`
-	Instance  string         `json:"instance"` // the database carries the same
-	Digest    string         `json:"digest"`
-	Calendar  string         `json:"calendar"`
-	Weeks     int            `json:"weeks"`
-	PortBase  int            `json:"portBase"`
-	PLCURL    string         `json:"plcUrl,omitempty"` // "" where the city has a directory of its own
+	Version  int    `json:"version"`
+	Instance string `json:"instance"` // the database carries the same
+	Digest   string `json:"digest"`
+	Calendar string `json:"calendar"`
+	Weeks    int    `json:"weeks"`
+	PortBase int    `json:"portBase"`
+	PLCURL   string `json:"plcUrl,omitempty"` // "" where the city has a directory of its own
+	// Databases says that on the private server each service has a database of its own,
+	// not a schema of one.
+	Databases bool           `json:"databases,omitempty"`
+	SecondPDS bool           `json:"secondPds,omitempty"` // some accounts live on a second PDS
+	PDS2      syntax.DID     `json:"pds2,omitempty"`
 	FoundedAt time.Time      `json:"foundedAt"`
 	PDS       syntax.DID     `json:"pds,omitempty"`
 	AppView   syntax.DID     `json:"appview,omitempty"`
@@ -53,6 +58,7 @@ type stateAccount struct {
 	DID      syntax.DID `json:"did,omitempty"` // empty until the account exists
 	Password string     `json:"password"`
 	Roles    []string   `json:"roles"`
+	Second   bool       `json:"second,omitempty"` // it lives on the second PDS
 }
 
 func (s *cityState) account(id string) *stateAccount {

@@ -58,9 +58,13 @@ func New(pool *pgxpool.Pool, c clock.Clock, log *slog.Logger, reg prometheus.Reg
 	return x, nil
 }
 
-// Rebuild empties every projection behind pool and makes it anew from the record table, in one transaction.
+// Rebuild empties every projection behind pool and makes it anew from the record table, in one transaction. Who writes records meanwhile
+// waits, and an AppView that waits too long ends and starts again.
 func Rebuild(ctx context.Context, pool *pgxpool.Pool) error {
 	return pg.InTx(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "lock table record in share mode"); err != nil {
+			return fmt.Errorf("hold the records: %w", err)
+		}
 		for _, h := range Handlers {
 			if _, err := tx.Exec(ctx, "delete from "+h.Table); err != nil {
 				return fmt.Errorf("empty %s: %w", h.Table, err)

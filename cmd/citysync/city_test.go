@@ -138,6 +138,7 @@ func TestCityEndToEnd(t *testing.T) {
 	assert.Equal(t, first.Evidence, second.Evidence)
 	assert.Equal(t, first.Refused, second.Refused)
 
+	withdrawAfterMint(t, again, first.Evidence)
 	takeApprovalAway(t, again)
 }
 

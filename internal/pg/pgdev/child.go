@@ -36,6 +36,7 @@ type child struct {
 	process *os.Process
 	done    chan struct{} // closed after err is set
 	err     error         // how the process ended
+	silent  chan struct{} // closed when all that it and its children said was read
 
 	mu    sync.Mutex // guards lines
 	lines []string   // the last of what it said
@@ -55,7 +56,7 @@ func startChild(cfg childConfig) (*child, error) {
 		return nil, err
 	}
 	cmd.Stderr = w
-	c := &child{done: make(chan struct{})}
+	c := &child{done: make(chan struct{}), silent: make(chan struct{})}
 
 	started := make(chan error)
 	go func() {
@@ -84,6 +85,7 @@ func startChild(cfg childConfig) (*child, error) {
 
 // read ends when the last server process has closed its standard error.
 func (c *child) read(r *os.File, log *slog.Logger) {
+	defer close(c.silent)
 	defer r.Close() //nolint:errcheck // a pipe that was read to its end
 	br := bufio.NewReaderSize(r, maxLogLine)
 	for {
@@ -122,6 +124,17 @@ func (c *child) keep(line string) {
 		c.lines = c.lines[1:]
 	}
 	c.lines = append(c.lines, line)
+}
+
+// lastWords are the lines of a server that has ended. Its children may hold the pipe for a moment longer.
+func (c *child) lastWords() string {
+	timer := time.NewTimer(killLimit)
+	defer timer.Stop()
+	select {
+	case <-c.silent:
+	case <-timer.C:
+	}
+	return c.lastLines()
 }
 
 func (c *child) lastLines() string {

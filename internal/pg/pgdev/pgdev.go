@@ -128,11 +128,35 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.socket, err = socketFolder(dir, who); err != nil {
 		return nil, err
 	}
-	if err := s.launch(ctx, cfg, bin, who, cluster); err != nil {
+	if err := s.launchAfterOthers(ctx, cfg, bin, who, cluster); err != nil {
 		return nil, err
 	}
 	cfg.Log.Info("private database started", "version", bin.version, "data", cluster, "user", who.name)
 	return s, nil
+}
+
+// errSessions means that sessions of a server that was killed have not ended yet.
+var errSessions = errors.New("sessions of the server before this one still run")
+
+// launchAfterOthers launches as soon as the sessions of a server that was killed have noticed that it is gone. PostgreSQL
+// refuses to start beside them, at once and without waiting.
+func (s *Server) launchAfterOthers(ctx context.Context, cfg Config, bin binaries, who account, cluster string) error {
+	tick := time.NewTicker(5 * pollEvery)
+	defer tick.Stop()
+	for said := false; ; said = true {
+		err := s.launch(ctx, cfg, bin, who, cluster)
+		if !errors.Is(err, errSessions) {
+			return err
+		}
+		if !said {
+			cfg.Log.Warn("waiting for the sessions of a database that was killed")
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 func (s *Server) launch(ctx context.Context, cfg Config, bin binaries, who account, cluster string) error {
@@ -167,7 +191,7 @@ func (s *Server) launch(ctx context.Context, cfg Config, bin binaries, who accou
 	s.child = c
 	s.stop = sync.OnceValue(func() error { return s.shutdown(cfg.Throwaway) })
 	if err := s.awaitReady(ctx); err != nil {
-		_ = s.Stop() // err says it already
+		_ = c.shutdown(true) // err says it already
 		return err
 	}
 	return nil
@@ -223,7 +247,11 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-s.child.done:
-			return fmt.Errorf("postgres ended while starting: %w\n%s", s.child.failure(), s.child.lastLines())
+			said := s.child.lastWords()
+			if strings.Contains(said, "pre-existing shared memory block") {
+				return fmt.Errorf("%w:\n%s", errSessions, said)
+			}
+			return fmt.Errorf("postgres ended while starting: %w\n%s", s.child.failure(), said)
 		case <-ctx.Done():
 			return fmt.Errorf("postgres did not become ready: %w (last: %w)\n%s", ctx.Err(), err, s.child.lastLines())
 		case <-tick.C:

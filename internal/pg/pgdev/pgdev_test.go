@@ -225,6 +225,45 @@ func TestDeathOfTheServerIsNoticed(t *testing.T) {
 	assert.Equal(t, "1", query(t, again, `select '1'`))
 }
 
+// onWarning calls fn for each warning, so that a test knows what a start is waiting for.
+type onWarning struct {
+	slog.Handler
+	fn func(message string)
+}
+
+func (h onWarning) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h onWarning) Handle(_ context.Context, r slog.Record) error {
+	if r.Level == slog.LevelWarn {
+		h.fn(r.Message)
+	}
+	return nil
+}
+
+func TestStartWaitsForTheSessionsOfAKilledServer(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(folder(t))
+	s := start(t, cfg)
+	conn, err := pgx.Connect(t.Context(), s.DSN(Database))
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	var session int
+	require.NoError(t, conn.QueryRow(t.Context(), `select pg_backend_pid()`).Scan(&session))
+	require.NoError(t, syscall.Kill(session, syscall.SIGSTOP), "a session that does not notice for a while")
+	goOn := func() { _ = syscall.Kill(session, syscall.SIGCONT) }
+	defer goOn()
+
+	require.NoError(t, s.child.process.Kill())
+	<-s.Done()
+	require.Error(t, s.Stop())
+	cfg.Log = slog.New(onWarning{slog.DiscardHandler, func(message string) {
+		if strings.HasPrefix(message, "waiting for the sessions") {
+			goOn()
+		}
+	}})
+	query(t, start(t, cfg), `select 'open'`)
+}
+
 func TestServerWithoutParentIsStoppedFirst(t *testing.T) { // D2
 	t.Parallel()
 	cfg := testConfig(folder(t))

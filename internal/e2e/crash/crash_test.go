@@ -53,7 +53,7 @@ func rounds(t *testing.T) []string {
 		rng.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	}
 	for i, name := range []string{"postgres", "ledger", "pds", "postgres", "appview", "postgres"} {
-		out = slices.Insert(out, 4+6*i, name+" "+anyMoment)
+		out = slices.Insert(out, 4+5*i, name+" "+anyMoment)
 	}
 	return out
 }
@@ -109,7 +109,7 @@ func TestNothingAcknowledgedIsLostOrDoneTwiceWhateverIsKilled(t *testing.T) {
 		case moment == anyMoment:
 			c.procs[name].forget()
 			require.NoError(t, c.procs[name].kill())
-			c.procs[name].dies(alive, t, round)
+			require.Equal(t, killed, c.procs[name].dies(alive, t, round))
 		default:
 			c.procs[name].diesAt(alive, t, round)
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -22,6 +23,10 @@ import (
 const (
 	defaultMaxBody       = 1_000_000
 	defaultMaxConcurrent = 1024
+
+	// lingerBytes are still read of a body that is too long by no more than this: its sender then sees the answer, where a connection
+	// closed under it could break before the answer was read.
+	lingerBytes = 4 << 20
 )
 
 // Config configures a Mux. Every field may be left empty.
@@ -208,7 +213,10 @@ func (m *Mux) run(w *responseWriter, r *http.Request, me *method) error {
 			return Errorf(http.StatusUnsupportedMediaType, NameUnsupportedMedia, "content encoding %.32q is not accepted", ce)
 		}
 		if r.ContentLength > me.maxBody {
-			w.Header().Set("Connection", "close") // the rest of the body is not read
+			w.Header().Set("Connection", "close")
+			if r.ContentLength <= me.maxBody+lingerBytes {
+				_, _ = io.Copy(io.Discard, r.Body) // the answer does not depend on it
+			}
 			return &http.MaxBytesError{Limit: me.maxBody}
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, me.maxBody)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -165,4 +166,38 @@ func TestOlderCommitDoesNotMoveTheRepositoryBack(t *testing.T) {
 	state, err := w.x.Repo(t.Context(), a.did)
 	require.NoError(t, err)
 	assert.Equal(t, second.Rev, state.Rev)
+}
+
+func TestHashDependsOnWhatIsThereAndNotOnHowItWasSeen(t *testing.T) {
+	t.Parallel()
+	const other, gone = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb", "did:plc:dddddddddddddddddddddddd"
+	rkey, task := example(t, lexicons.WorkTask)
+	offerKey, offering := example(t, lexicons.OfferOffering)
+
+	w := newWorld(t)
+	a, b, c := w.author(library), w.author(other), w.author(gone)
+	a.put(repo.Create, lexicons.WorkTask, rkey, edited(t, task, "title", "First"))
+	b.put(repo.Create, lexicons.OfferOffering, offerKey, offering)
+	a.put(repo.Update, lexicons.WorkTask, rkey, task)
+	b.put(repo.Create, lexicons.WorkTask, rkey, task)
+	b.put(repo.Delete, lexicons.WorkTask, rkey, nil)
+	everything(t, c)
+	w.account(c, false, "deactivated")
+	d := w.author("did:plc:eeeeeeeeeeeeeeeeeeeeeeee")
+	everything(t, d)
+	w.account(d, false, "deleted")
+
+	later := newWorld(t)
+	later.clock.Advance(1000 * time.Hour)
+	y, x := later.author(other), later.author(library)
+	y.put(repo.Create, lexicons.OfferOffering, offerKey, offering)
+	y.commit()
+	later.seq += 100
+	require.NoError(t, later.x.Snapshot(t.Context(), "http://elsewhere.test", 7, y.did, y.full(), nil))
+	x.put(repo.Create, lexicons.WorkTask, rkey, task)
+	require.NoError(t, later.x.Drop(t.Context(), host, 900, x.did, "BadSignature"))
+	assert.Equal(t, w.hash(), later.hash())
+
+	x.put(repo.Update, lexicons.WorkTask, rkey, edited(t, task, "title", "Second"))
+	assert.NotEqual(t, w.hash(), later.hash())
 }

@@ -38,17 +38,23 @@ import (
 	"city-sync.org/citysync/pds"
 )
 
-// network is a directory, a PDS and a published log over loopback HTTP. The AppView under test knows their addresses and nothing else.
+// network is a directory, PDSs and a published log over loopback HTTP. The AppView under test knows their addresses and nothing else.
 type network struct {
 	t      *testing.T
 	clock  *clock.Manual
 	plcURL string
-	pdsURL string
-	deps   pds.Deps
-	cfg    pds.Config
-	front  atomic.Pointer[http.Handler]
-	stop   func()
 	log    *publishedLog
+	hosts  []*host
+}
+
+// host is one PDS with a database and keys of its own.
+type host struct {
+	n     *network
+	url   string
+	deps  pds.Deps
+	cfg   pds.Config
+	front atomic.Pointer[http.Handler]
+	stop  func()
 }
 
 func newNetwork(t *testing.T) *network {
@@ -58,22 +64,31 @@ func newNetwork(t *testing.T) *network {
 	require.NoError(t, err)
 	directory := httptest.NewServer(plc.Handler())
 	t.Cleanup(directory.Close)
-	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*n.front.Load()).ServeHTTP(w, r) }))
-	t.Cleanup(host.Close)
-	n.plcURL, n.pdsURL = directory.URL, host.URL
+	n.plcURL = directory.URL
+	return n
+}
+
+// host adds a PDS with accounts under one domain.
+func (n *network) host(domain string) *host {
+	n.t.Helper()
+	h := &host{n: n}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*h.front.Load()).ServeHTTP(w, r) }))
+	n.t.Cleanup(server.Close)
+	h.url = server.URL
 	rotation, err := atcrypto.GeneratePrivateKeyK256()
-	require.NoError(t, err)
-	n.cfg = pds.Config{
-		PublicURL: n.pdsURL, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{".test"},
+	require.NoError(n.t, err)
+	h.cfg = pds.Config{
+		PublicURL: h.url, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{domain},
 		Argon2: pds.Argon2{MemoryKiB: 8, Passes: 1, Threads: 1}, EventWindow: time.Hour,
 	}
-	n.deps = pds.Deps{
-		Pool: pgtest.AsRole(t, pgtest.Schema(t, pds.Migrations()), pds.GrantTo), PLC: identity.NewPLC(n.plcURL, http.DefaultClient), Directory: n.directory(),
-		Clock: n.clock, Log: slog.New(slog.DiscardHandler), AdminPassword: "admin-password", MasterKey: bytes.Repeat([]byte{7}, 32),
-		RotationKey: rotation, JWTSecret: bytes.Repeat([]byte{9}, 32), BlobDir: t.TempDir(),
+	h.deps = pds.Deps{
+		Pool: pgtest.AsRole(n.t, pgtest.Schema(n.t, pds.Migrations()), pds.GrantTo), PLC: identity.NewPLC(n.plcURL, http.DefaultClient),
+		Directory: n.directory(), Clock: n.clock, Log: slog.New(slog.DiscardHandler), AdminPassword: "admin-password",
+		MasterKey: bytes.Repeat([]byte{7}, 32), RotationKey: rotation, JWTSecret: bytes.Repeat([]byte{9}, 32), BlobDir: n.t.TempDir(),
 	}
-	n.start()
-	return n
+	h.start()
+	n.hosts = append(n.hosts, h)
+	return h
 }
 
 func (n *network) directory() *identity.Directory {
@@ -81,27 +96,31 @@ func (n *network) directory() *identity.Directory {
 }
 
 // start runs the PDS; it sweeps once at once.
-func (n *network) start() {
-	n.t.Helper()
-	n.deps.Registry = prometheus.NewRegistry()
-	s, err := pds.New(n.cfg, n.deps)
-	require.NoError(n.t, err)
-	h := s.Handler()
-	n.front.Store(&h)
-	n.stop = inBackground(n.t, s.Run)
+func (h *host) start() {
+	h.n.t.Helper()
+	h.deps.Registry = prometheus.NewRegistry()
+	s, err := pds.New(h.cfg, h.deps)
+	require.NoError(h.n.t, err)
+	handler := s.Handler()
+	h.front.Store(&handler)
+	h.stop = inBackground(h.n.t, s.Run)
 }
 
-// prune lets the window of the firehose pass over everything written so far.
+// prune lets the window of every firehose pass over all that was written so far.
 func (n *network) prune() {
 	n.t.Helper()
-	n.stop()
+	for _, h := range n.hosts {
+		h.stop()
+	}
 	n.clock.Advance(2 * time.Hour)
-	n.start()
-	require.Eventually(n.t, func() bool {
-		var left int
-		require.NoError(n.t, n.deps.Pool.QueryRow(n.t.Context(), "select count(*) from event").Scan(&left))
-		return left == 0
-	}, 20*time.Second, 10*time.Millisecond)
+	for _, h := range n.hosts {
+		h.start()
+		require.Eventually(n.t, func() bool {
+			var left int
+			require.NoError(n.t, h.deps.Pool.QueryRow(n.t.Context(), "select count(*) from event").Scan(&left))
+			return left == 0
+		}, 20*time.Second, 10*time.Millisecond)
+	}
 }
 
 // inBackground runs fn until the returned func is called, at the test's end at latest.
@@ -123,9 +142,10 @@ func inBackground(t *testing.T, fn func(context.Context) error) (stop func()) {
 	return stop
 }
 
-// account is a signed-in account of the PDS.
+// account is a signed-in account of a PDS.
 type account struct {
 	n      *network
+	host   *host
 	did    syntax.DID
 	handle string
 	access string
@@ -133,9 +153,9 @@ type account struct {
 
 const password = "a good password"
 
-func (n *network) account(name string) *account {
-	n.t.Helper()
-	a := &account{n: n, handle: name + ".test"}
+func (h *host) account(name string) *account {
+	h.n.t.Helper()
+	a := &account{n: h.n, host: h, handle: name + h.cfg.HandleDomains[0]}
 	a.signed(a.post("com.atproto.server.createAccount", map[string]any{"handle": a.handle, "password": password}))
 	return a
 }
@@ -159,7 +179,7 @@ func (a *account) post(method string, body any) map[string]any {
 	a.n.t.Helper()
 	raw, err := json.Marshal(body)
 	require.NoError(a.n.t, err)
-	req, err := http.NewRequestWithContext(a.n.t.Context(), http.MethodPost, a.n.pdsURL+"/xrpc/"+method, bytes.NewReader(raw))
+	req, err := http.NewRequestWithContext(a.n.t.Context(), http.MethodPost, a.host.url+"/xrpc/"+method, bytes.NewReader(raw))
 	require.NoError(a.n.t, err)
 	req.Header.Set("Content-Type", "application/json")
 	if a.access != "" {
@@ -207,7 +227,7 @@ func (a *account) remove(nsid, rkey string) {
 
 func (a *account) rev() string {
 	a.n.t.Helper()
-	req, err := http.NewRequestWithContext(a.n.t.Context(), http.MethodGet, a.n.pdsURL+"/xrpc/com.atproto.sync.getLatestCommit?did="+a.did.String(), nil)
+	req, err := http.NewRequestWithContext(a.n.t.Context(), http.MethodGet, a.host.url+"/xrpc/com.atproto.sync.getLatestCommit?did="+a.did.String(), nil)
 	require.NoError(a.n.t, err)
 	rev, _ := a.n.answer(req)["rev"].(string)
 	require.NotEmpty(a.n.t, rev)
@@ -318,7 +338,11 @@ func (n *network) view(dsn, city string) *view {
 	registry := prometheus.NewRegistry()
 	x, err := index.New(pool, n.clock, slog.New(slog.DiscardHandler), registry)
 	require.NoError(n.t, err)
-	a, err := appview.New(appview.Config{PublicURL: "http://localhost:1", City: city, Hosts: []string{n.pdsURL}, LedgerURL: n.log.url}, appview.Deps{
+	cfg := appview.Config{PublicURL: "http://localhost:1", City: city, LedgerURL: n.log.url}
+	for _, h := range n.hosts {
+		cfg.Hosts = append(cfg.Hosts, h.url)
+	}
+	a, err := appview.New(cfg, appview.Deps{
 		Index: x, Query: query.New(pool, city), Directory: n.directory(), HTTP: http.DefaultClient, Clock: n.clock,
 		Log: slog.New(slog.DiscardHandler), Registry: registry,
 	})

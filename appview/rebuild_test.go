@@ -16,12 +16,13 @@ import (
 	"city-sync.org/citysync/lexicons"
 )
 
-// One AppView sees everything as it happens: versions, deletions, each commit. Then the firehose forgets most of it, the schema is
+// One AppView sees everything on two hosts as it happens: versions, deletions, each commit. Then the firehoses forget most of it, the schema is
 // dropped, and a new one has to read whole repositories and the rest of the stream. What both show is the same.
 func TestDroppedIndexIsRebuiltFromTheNetworkToTheSameHash(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
-	city, library, quiet := n.account("city"), n.account("library"), n.account("quiet")
+	here, there := n.host(".test"), n.host(".other.test")
+	city, library, quiet, partner := here.account("city"), here.account("library"), here.account("quiet"), there.account("partner")
 	dsn := pgtest.DSN(t)
 	first := n.view(dsn, city.did.String())
 
@@ -40,12 +41,16 @@ func TestDroppedIndexIsRebuiltFromTheNetworkToTheSameHash(t *testing.T) {
 	verification, verificationCID, rev := library.put(lexicons.WorkVerification, "", nil)
 	n.log.append(mintOf(library.did, task, verification, verificationCID, rev))
 	quiet.put(lexicons.WorkTask, "", map[string]any{"title": "Seen by listing alone"})
-	first.caughtUp(city, library, quiet)
+	partner.put(lexicons.OfferOffering, "", nil)
+	partner.put(lexicons.OfferOffering, tid(3), nil)
+	first.caughtUp(city, library, quiet, partner)
 
 	n.prune() // quiet writes no more: no event tells of it
 	city.again()
 	library.again()
-	late := n.account("late")
+	partner.again()
+	late := there.account("late")
+	partner.remove(lexicons.OfferOffering, tid(3))
 	library.remove(lexicons.WorkVerification, "") // after its mint
 	library.put(lexicons.OfferOffering, "", map[string]any{"title": "Edited"})
 	late.put(lexicons.OfferOffering, tid(1), nil)
@@ -56,14 +61,14 @@ func TestDroppedIndexIsRebuiltFromTheNetworkToTheSameHash(t *testing.T) {
 	for i := range 300 { // more than one bundle
 		n.log.append(entry.Entry{Kind: entry.KindRulesVersion, At: "2027-01-12T10:00:00Z", RulesVersion: &entry.RulesVersion{Version: int64(i + 2)}})
 	}
-	want := first.caughtUp(city, library, quiet, late)
+	want := first.caughtUp(city, library, quiet, partner, late)
 	pages := shown(first, task)
 	first.stop()
 
 	_, err := first.pool.Exec(t.Context(), "drop schema appview cascade")
 	require.NoError(t, err)
 	second := n.view(dsn, city.did.String())
-	assert.Equal(t, want, second.caughtUp(city, library, quiet, late))
+	assert.Equal(t, want, second.caughtUp(city, library, quiet, partner, late))
 	assert.Equal(t, pages, shown(second, task))
 	var versions int
 	require.NoError(t, second.pool.QueryRow(t.Context(), "select count(*) from record_version where coll = $1", lexicons.ActorOrganization).Scan(&versions))
@@ -78,7 +83,7 @@ func TestDroppedIndexIsRebuiltFromTheNetworkToTheSameHash(t *testing.T) {
 
 	// It goes on from there, and its own tables alone give the hash again.
 	library.put(lexicons.ActorOrganization, "self", map[string]any{"name": "Another"})
-	next := second.caughtUp(city, library, quiet, late)
+	next := second.caughtUp(city, library, quiet, partner, late)
 	assert.NotEqual(t, want, next)
 	second.stop()
 	require.NoError(t, index.Rebuild(t.Context(), second.pool))

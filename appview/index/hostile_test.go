@@ -14,6 +14,7 @@ import (
 
 	"city-sync.org/citysync/appview/index"
 	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/lexicons"
 )
 
@@ -200,4 +201,28 @@ func TestHashDependsOnWhatIsThereAndNotOnHowItWasSeen(t *testing.T) {
 
 	x.put(repo.Update, lexicons.WorkTask, rkey, edited(t, task, "title", "Second"))
 	assert.NotEqual(t, w.hash(), later.hash())
+}
+
+// A ledger is a stranger too: its texts are stored, and its reader goes on.
+func TestLogWithBytesThatNoTextHasIsCopied(t *testing.T) {
+	t.Parallel()
+	w, p := newWorld(t), newPublisher(t)
+	p.grow(1, func(p *publisher) {
+		ref := entry.Ref{URI: "at://\x00", CID: "c\x00"}
+		e := entry.Entry{
+			Seq: 1, Kind: entry.KindMint, Day: "2027-01-12", Epoch: "e\x00", Book: "b\x00", Org: "did:\x00", Amount: 1,
+			Causes: []entry.Cause{{URI: ref.URI, CID: ref.CID, Rev: "\x00"}}, Params: &ref, Cap: &entry.CapState{}, Nullifier: make([]byte, 32),
+			Commitment: &entry.Commitment{Value: make([]byte, 32), Padded: 8}, Mint: &entry.Mint{Task: ref, First: "at://\x00"},
+		}
+		leaf, err := e.Encode()
+		require.NoError(t, err)
+		p.leaves = append(p.leaves, leaf)
+		require.NoError(t, p.tree.Append(leaf))
+		p.served = 2
+	})
+	w.follow(p)
+	w.eventually(2)
+	p.grow(1)
+	w.eventually(3)
+	assert.Equal(t, 1, w.count("select count(*) from log_entry where book = 'b' || chr(65533)"))
 }

@@ -107,3 +107,19 @@ func (r *repeating) Read(p []byte) (int, error) {
 	r.given += n
 	return n, nil
 }
+
+// A stock verifier takes an update or a delete without prev as done. Here the operation itself is refused, before the tree is looked at.
+func TestOperationsSayWhatTheyReplace(t *testing.T) {
+	t.Parallel()
+	for what, strip := range map[string]func(*firehose.Commit){
+		"create": func(ev *firehose.Commit) { ev.Ops[0].CID = nil },
+		"update": func(ev *firehose.Commit) { ev.Ops[1].Prev = nil },
+		"delete": func(ev *firehose.Commit) { ev.Ops[2].Prev = nil },
+	} {
+		a, have, ev := oneStep(t)
+		strip(ev)
+		_, err := repo.VerifyCommit(t.Context(), ev, a.Public(), have, later)
+		requireReason(t, repo.BadStructure, err)
+		require.ErrorContains(t, err, "without the CIDs", what)
+	}
+}

@@ -16,9 +16,12 @@ import (
 // role can enter, and HTTP.
 func (s *stack) apart(place string) service.Component {
 	return part(place, func(ctx context.Context, ready func()) error {
-		program, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("find this program: %w", err)
+		program := s.cfg.Program
+		if program == "" {
+			var err error
+			if program, err = os.Executable(); err != nil {
+				return fmt.Errorf("find this program: %w", err)
+			}
 		}
 		args, err := s.childArgs(place)
 		if err != nil {

@@ -49,6 +49,7 @@ type devConfig struct {
 	CalendarSet bool
 	Separate    bool
 	SecondPDS   bool
+	Program     string // what runs a service apart; this program itself where empty
 }
 
 func devCommand(s streams) *cli.Command {

@@ -17,6 +17,7 @@ import (
 // home is where a service keeps its tables: one schema of a database, entered by a role
 // that, in production and on the private server, can use these tables and nothing else.
 type home struct {
+	name    string // of the service in logs and metrics
 	service string // pds, appview or ledger: whose tables these are
 	dsn     string
 	schema  string
@@ -99,7 +100,7 @@ func migrateCommand(service string, s streams) *cli.Command {
 			if c.String("database-url") == "" {
 				return errors.New("--database-url is needed")
 			}
-			h := home{service: service, dsn: c.String("database-url"), schema: c.String("schema")}
+			h := home{name: service, service: service, dsn: c.String("database-url"), schema: c.String("schema")}
 			if err := h.migrate(ctx, c.String("grant-to")); err != nil {
 				return err
 			}

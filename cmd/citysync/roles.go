@@ -131,15 +131,18 @@ func (s *stack) databases(ctx context.Context) error {
 	if !own {
 		s.log.Warn("the database's role may make no roles: all services share it")
 	}
+	if private {
+		if err := closeDatabase(ctx, s.dsn); err != nil {
+			return err
+		}
+	}
 	for _, place := range s.places() {
-		owner := home{service: place.service, dsn: s.dsn, schema: place.name}
+		owner := home{name: place.name, service: place.service, dsn: s.dsn, schema: place.name}
 		if private && s.state.Databases {
 			if err := makeDatabase(ctx, s.dsn, "citysync_"+place.name); err != nil {
 				return err
 			}
 			owner.dsn, owner.schema = s.server.DSN("citysync_"+place.name), place.service
-		}
-		if private {
 			if err := closeDatabase(ctx, owner.dsn); err != nil {
 				return err
 			}

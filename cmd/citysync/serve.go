@@ -68,7 +68,7 @@ func newAlone(c *cli.Command, s streams) (*alone, error) {
 			plcURL: plc, log: obs.Logger(s.err, true, slog.LevelInfo), clock: clock.System(),
 			http: outbound(c.Bool("allow-loopback")), registry: obs.Registry(),
 		},
-		home: home{service: c.Name, dsn: c.String("database-url"), schema: c.String("schema")},
+		home: home{name: c.Name, service: c.Name, dsn: c.String("database-url"), schema: c.String("schema")},
 		cmd:  c, public: public,
 	}, nil
 }

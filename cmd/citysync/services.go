@@ -68,7 +68,7 @@ func (g *ground) runPDS(ctx context.Context, h home, cfg pds.Config, secrets pds
 	}
 	cfg.Version = version()
 	server, err := pds.New(cfg, pds.Deps{
-		Pool: pool, PLC: g.plc(), Directory: g.directory(), Clock: g.clock, Log: g.logger("pds"), Registry: g.metrics("pds"),
+		Pool: pool, PLC: g.plc(), Directory: g.directory(), Clock: g.clock, Log: g.logger(h.name), Registry: g.metrics(h.name),
 		AdminPassword: secrets.adminPassword(), MasterKey: secrets.master, RotationKey: rotation, JWTSecret: secrets.tokens, BlobDir: blobs,
 	})
 	if err != nil {
@@ -92,7 +92,7 @@ func (g *ground) runLedger(ctx context.Context, h home, cfg ledger.Config, logSe
 	}
 	defer pool.Close()
 	l, err := ledger.New(ctx, cfg, ledger.Deps{
-		Pool: pool, Directory: g.directory(), HTTP: g.http, Clock: g.clock, Log: g.logger("ledger"), Metrics: g.metrics("ledger"),
+		Pool: pool, Directory: g.directory(), HTTP: g.http, Clock: g.clock, Log: g.logger(h.name), Metrics: g.metrics(h.name),
 		LogKey: skey, Password: password,
 	})
 	if err != nil {
@@ -111,13 +111,13 @@ func (g *ground) runAppView(ctx context.Context, h home, cfg appview.Config, ls 
 		return err
 	}
 	defer pool.Close()
-	x, err := index.New(pool, g.clock, g.logger("appview"), g.metrics("appview"))
+	x, err := index.New(pool, g.clock, g.logger(h.name), g.metrics(h.name))
 	if err != nil {
 		return err
 	}
 	a, err := appview.New(cfg, appview.Deps{
 		Index: x, Query: query.New(pool, cfg.City), Directory: g.directory(), HTTP: g.http, Clock: g.clock,
-		Log: g.logger("appview"), Registry: g.metrics("appview"),
+		Log: g.logger(h.name), Registry: g.metrics(h.name),
 	})
 	if err != nil {
 		return err

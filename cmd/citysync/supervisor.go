@@ -18,7 +18,7 @@ const (
 	firstBackoff = 200 * time.Millisecond
 	lastBackoff  = 10 * time.Second
 	steadyLife   = 5 * time.Second // a child that lived so long did not die of its start
-	maxDeaths    = 8               // in a row, each after a shorter life
+	maxDeaths    = 12              // in a row, each after a shorter life: a minute and more
 	maxStillborn = 2               // of a child that has never answered: its settings are wrong
 	childStop    = 15 * time.Second
 )

@@ -47,15 +47,18 @@ func writeTown(t *testing.T) string {
 type runningTown struct {
 	ready *readyInfo
 	stop  func() error
+	logs  *logLines
 }
 
 func startTown(t *testing.T, cfg devConfig) *runningTown {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- runDev(ctx, cfg, streams{io.Discard, io.Discard}, slog.New(slog.DiscardHandler)) }()
+	logs := &logLines{}
+	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	go func() { ended <- runDev(ctx, cfg, streams{io.Discard, io.Discard}, log) }()
 	stopped := false
-	c := &runningTown{stop: func() error {
+	c := &runningTown{logs: logs, stop: func() error {
 		if stopped {
 			return nil
 		}
@@ -126,6 +129,7 @@ func TestCityEndToEnd(t *testing.T) {
 	assert.Equal(t, []refusedRow{{"P3", "OutsideTierBand", city.ready.Plan.Refused[0].Message},
 		{"B2", "PublicPriceZero", city.ready.Plan.Refused[1].Message}}, city.ready.Plan.Refused)
 	everyRecordExists(t, city, first.Evidence)
+	nobodyIsNamed(t, city)
 
 	require.NoError(t, city.stop())
 	again := startTown(t, cfg)

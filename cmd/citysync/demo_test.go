@@ -139,3 +139,19 @@ func TestWhoIsAway(t *testing.T) {
 		assert.Equal(t, tc.away, away(tc.err), name)
 	}
 }
+
+func TestTenOfFortyResidentsLiveOnTheSecondPDS(t *testing.T) {
+	t.Parallel()
+	d := bareDemo(time.Now(), 1)
+	elsewhere := func() (n int) {
+		for i := range 200 {
+			if d.hostOf(i) != d.ready.PDS {
+				n++
+			}
+		}
+		return n
+	}
+	assert.Zero(t, elsewhere(), "a ready file that names one host")
+	d.ready.Hosts = []string{d.ready.PDS, "http://localhost:2"}
+	assert.Equal(t, 10, elsewhere())
+}

@@ -57,6 +57,7 @@ type TaskFilter struct {
 	EntryURI string
 	Epoch    string
 	Accepted bool      // only those the ledger reserved
+	Refused  bool      // only those it did not
 	EndsFrom time.Time // only those whose last shift ends at or after
 }
 
@@ -74,8 +75,8 @@ func (db *DB) Tasks(ctx context.Context, f TaskFilter, page Page) ([]Task, strin
 	}
 	rows, err := list[Task](ctx, db, "tasks", `select * from (`+taskSelect+`) t
 where (@issuer = '' or did = @issuer) and (@entry = '' or entry_uri = @entry) and (@epoch = '' or epoch = @epoch)
-	and (not @accepted or accepted) and ends_at >= @ends_from and (ends_at, uri) > (@after, @after_uri)
-order by ends_at, uri limit @limit`, pgx.NamedArgs{"issuer": f.Issuer, "entry": f.EntryURI, "epoch": f.Epoch, "accepted": f.Accepted,
+	and (not @accepted or accepted) and (not @refused or not accepted) and ends_at >= @ends_from and (ends_at, uri) > (@after, @after_uri)
+order by ends_at, uri limit @limit`, pgx.NamedArgs{"issuer": f.Issuer, "entry": f.EntryURI, "epoch": f.Epoch, "accepted": f.Accepted, "refused": f.Refused,
 		"ends_from": f.EndsFrom, "after": after, "after_uri": keys[1], "limit": page.Limit + 1})
 	if err != nil {
 		return nil, "", err

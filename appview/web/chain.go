@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"city-sync.org/citysync/appview/query"
@@ -84,6 +85,25 @@ func (p *Pages) record(ctx context.Context, r *http.Request) (any, error) {
 		page.EvidenceURL = p.cfg.LedgerURL + "/evidence/" + url.PathEscape(page.Record.CID) + ".car?did=" + url.QueryEscape(did)
 	}
 	return page, nil
+}
+
+type logPage struct {
+	Kind    string
+	Entries []query.LogEntry
+	Next    string
+}
+
+// logKinds are the kinds of entry that a figure of the city's page opens to.
+var logKinds = []string{"reserve", "mint", "burn"}
+
+func (p *Pages) log(ctx context.Context, r *http.Request) (any, error) {
+	page := logPage{Kind: r.PathValue("kind")}
+	if !slices.Contains(logKinds, page.Kind) {
+		return nil, query.ErrNotFound
+	}
+	var err error
+	page.Entries, page.Next, err = p.db.LogEntries(ctx, page.Kind, query.Page{Limit: 100, Cursor: r.URL.Query().Get("from")})
+	return page, err
 }
 
 type entryPage struct {

@@ -14,6 +14,7 @@ const cards = 30
 type cityPage struct {
 	Totals        *query.Totals // nil before the first epoch opened
 	Tasks         []query.Task
+	Refused       bool // the tasks are those that the ledger does not count
 	TasksNext     string
 	Offerings     []query.Offering
 	OfferingsNext string
@@ -29,7 +30,9 @@ func (p *Pages) city(ctx context.Context, r *http.Request) (any, error) {
 		return nil, err
 	}
 	q := r.URL.Query()
-	if page.Tasks, page.TasksNext, err = p.db.Tasks(ctx, query.TaskFilter{}, query.Page{Limit: cards, Cursor: q.Get("tasks")}); err != nil {
+	page.Refused = q.Get("show") == "refused"
+	filter := query.TaskFilter{Accepted: !page.Refused, Refused: page.Refused}
+	if page.Tasks, page.TasksNext, err = p.db.Tasks(ctx, filter, query.Page{Limit: cards, Cursor: q.Get("tasks")}); err != nil {
 		return nil, err
 	}
 	if page.Offerings, page.OfferingsNext, err = p.db.Offerings(ctx, "", query.Page{Limit: cards, Cursor: q.Get("offerings")}); err != nil {

@@ -44,7 +44,7 @@ type Pages struct {
 // New makes the pages of the city behind db. It fails only when a template of ours does not parse.
 func New(cfg Config, db *query.DB) (*Pages, error) {
 	p := &Pages{cfg: cfg, db: db, tpl: map[string]*template.Template{}, mux: http.NewServeMux()}
-	for _, name := range []string{"city", "task", "record", "entry", "error"} {
+	for _, name := range []string{"city", "task", "record", "entry", "log", "error"} {
 		t, err := template.New("layout.html").Funcs(funcs).ParseFS(templates, "templates/layout.html", "templates/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -58,6 +58,7 @@ func New(cfg Config, db *query.DB) (*Pages, error) {
 	p.mux.HandleFunc("GET /{$}", p.page("city", p.city))
 	p.mux.HandleFunc("GET /task/{did}/{rkey}", p.page("task", p.task))
 	p.mux.HandleFunc("GET /record/{did}/{coll}/{rkey}", p.page("record", p.record))
+	p.mux.HandleFunc("GET /log/{kind}", p.page("log", p.log))
 	p.mux.HandleFunc("GET /entry/{seq}", p.page("entry", p.entry))
 	p.mux.Handle("GET /static/", cached(http.StripPrefix("/static/", http.FileServerFS(files))))
 	p.mux.HandleFunc("GET /", p.page("error", func(context.Context, *http.Request) (any, error) { return nil, query.ErrNotFound }))

@@ -93,19 +93,23 @@ func TestStrangersWordsAreTextNeverMarkup(t *testing.T) {
 	t.Parallel()
 	p, pool := pages(t)
 	seed(t, pool)
-	_, header, body := get(t, p, "/")
+	_, header, body := get(t, p, "/?show=refused")
 	assert.NotContains(t, body, "<script>")
 	assert.Contains(t, body, "&lt;script&gt;")
 	assert.Contains(t, header.Get("Content-Security-Policy"), "default-src 'none'")
 }
 
-func TestTaskThatTheLedgerDidNotReserveIsShownAsNotCounted(t *testing.T) {
+func TestTaskThatTheLedgerDidNotReserveIsShownApartAsNotCounted(t *testing.T) {
 	t.Parallel()
 	p, pool := pages(t)
 	seed(t, pool)
 	code, _, body := get(t, p, "/task/did:plc:parks/3k")
 	assert.Equal(t, http.StatusOK, code)
 	assert.Contains(t, body, phrase("en", "notCounted"))
+	_, _, body = get(t, p, "/")
+	assert.NotContains(t, body, "/task/did:plc:parks/3k")
+	_, _, body = get(t, p, "/?show=refused")
+	assert.Contains(t, body, "/task/did:plc:parks/3k")
 }
 
 func TestNothingThereIsSaidPlainly(t *testing.T) {
@@ -223,4 +227,26 @@ func TestAddressWithBytesThatNoTextHasIsNotFound(t *testing.T) {
 		code, _, _ := get(t, p, path)
 		assert.Contains(t, []int{http.StatusNotFound, http.StatusOK}, code, path)
 	}
+}
+
+func TestEveryFigureOpensToItsEntriesAndEveryKindOfEntryHasWords(t *testing.T) {
+	t.Parallel()
+	p, pool := pages(t)
+	seed(t, pool)
+	_, err := pool.Exec(t.Context(), `insert into log_entry (seq, leaf, kind, book, epoch, day, org, amount, votes)
+select n, '\xa0', 'mint', 'b', 'e', '2027-01-12', 'did:plc:parks', 16, 16 from generate_series(1, 101) n`)
+	require.NoError(t, err)
+	for _, kind := range logKinds {
+		code, _, body := get(t, p, "/log/"+kind+"?lang=es")
+		assert.Equal(t, http.StatusOK, code, kind)
+		assert.NotContains(t, body, "log."+kind)
+	}
+	_, _, body := get(t, p, "/log/mint")
+	assert.Contains(t, body, `href="/entry/101"`)
+	next := regexp.MustCompile(`/log/mint\?from=[A-Za-z0-9_-]+`).FindString(body)
+	require.NotEmpty(t, next)
+	_, _, body = get(t, p, next)
+	assert.Contains(t, body, `href="/entry/1"`)
+	code, _, _ := get(t, p, "/log/activate")
+	assert.Equal(t, http.StatusNotFound, code)
 }

@@ -66,3 +66,22 @@ func FuzzFolder(f *testing.F) {
 		c.Shift(c.Weeks(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)))
 	})
 }
+
+func TestFilesAreBounded(t *testing.T) {
+	t.Parallel()
+	const row = "A-2,LIB,Desk,1,1,8,10,1,public,\n"
+	for name, c := range map[string]struct {
+		more string
+		want string
+	}{
+		"bytes":       {strings.Repeat("#", 4<<20), "catalog.csv: BadTable: more than 4194304 bytes"},
+		"rows":        {strings.Repeat(row, 5001), "catalog.csv: TooLarge: more than 5000 rows"},
+		"many faults": {strings.Repeat(row, 200), "Duplicate"},
+	} {
+		files := small()
+		files["catalog.csv"] += c.more
+		_, err := city.Load(folder(files))
+		require.ErrorContains(t, err, c.want, name)
+		require.LessOrEqual(t, strings.Count(err.Error(), "\n"), 20, name)
+	}
+}

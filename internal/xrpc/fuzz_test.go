@@ -132,3 +132,13 @@ func FuzzServiceToken(f *testing.F) {
 		refusedAs(t, err, xrpc.NameJwtReplayed)
 	})
 }
+
+// A method without a name of its own has no callers: a token that names no method must not fit it.
+func TestATokenForNoMethodFitsNone(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	tok := forge(t, f.key, map[string]any{"typ": "JWT", "alg": "ES256K"},
+		map[string]any{"iss": alice, "aud": ledger, "exp": f.now.Now().Add(time.Minute).Unix(), "jti": "1"})
+	_, err := f.auth.Verify(t.Context(), tok, "")
+	refusedAs(t, err, xrpc.NameBadJwtLexiconMethod)
+}

@@ -21,11 +21,13 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-func main() {
+func main() { os.Exit(untilSignalled()) }
+
+// untilSignalled runs the program as the shell called it; a signal ends it in order.
+func untilSignalled() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args, os.Environ(), streams{os.Stdout, os.Stderr})
-	stop()
-	os.Exit(code)
+	defer stop()
+	return run(ctx, os.Args, os.Environ(), streams{os.Stdout, os.Stderr})
 }
 
 // streams are where a command writes: answers to out, everything else to err.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"os"
 	"testing"
 
@@ -10,9 +9,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"citysync": func() {
-			os.Exit(run(context.Background(), os.Args, os.Environ(), streams{os.Stdout, os.Stderr}))
-		},
+		"citysync": func() { os.Exit(untilSignalled()) },
 	})
 }
 

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var startedLine = regexp.MustCompile(`msg="service started" service=(\w+) pid=(\d+)`)
+
+// processes are the newest process of each service, as the city's log names it.
+func (c *runningTown) processes() map[string]int {
+	newest := map[string]int{}
+	for _, line := range c.logs.all() {
+		if m := startedLine.FindStringSubmatch(line); m != nil {
+			newest[m[1]], _ = strconv.Atoi(m[2]) // digits
+		}
+	}
+	return newest
+}
+
+func TestCityInProcessesOfTheirOwnOnTwoHosts(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("citysync") // this test binary under the program's name
+	require.NoError(t, err)
+	base := reachable(t)
+	cfg := devConfig{
+		Data: filepath.Join(base, "data"), City: writeTown(t), CitySet: true, Calendar: calendarNow,
+		ReadyFile: filepath.Join(base, "ready.json"), Separate: true, SecondPDS: true, Program: program,
+	}
+	town := startTown(t, cfg)
+	require.Len(t, town.ready.Hosts, 2)
+	elsewhere := map[string]string{}
+	for _, a := range town.ready.Accounts {
+		elsewhere[a.ID] = a.PDS
+	}
+	second := town.ready.Hosts[1]
+	assert.Equal(t, map[string]string{"LIB": "", "PRK": second, "BUS": second, "CITY": "", "LEDGER": ""}, elsewhere)
+
+	first := town.demo(t)
+	assert.Equal(t, []int64{2000, 3000, 0}, []int64{first.CapacityMonth, first.CapEpoch, first.CapUnallocated})
+	assert.Equal(t, int64(50*8+4*30+45*16+20*15), first.Reserved)
+	assert.Equal(t, int64(minResidents*3), first.Claims)
+	assert.Equal(t, first.Claims, first.Verifications)
+	assert.Equal(t, int64(minResidents*4), first.Burned)
+	assert.Len(t, first.Refused, 11)
+	assert.Len(t, reposAt(t, second), 4, "an issuer, a redeemer and two of eight residents")
+	verified(t, town.ready.Web)
+
+	// Each service dies in turn and comes back; what was done stays done.
+	for _, service := range []string{schemaLedger, schemaPDS2, schemaPDS, schemaAppView} {
+		before := town.processes()[service]
+		require.NotZero(t, before, service)
+		require.NoError(t, syscall.Kill(before, syscall.SIGKILL))
+		require.Eventually(t, func() bool { return town.processes()[service] != before }, 20*time.Second, 20*time.Millisecond, service)
+	}
+	assert.Equal(t, first.Checkpoint, town.demo(t).Checkpoint, "a second run waits for what is away and changes nothing")
+
+	// The same city runs in one process, on the same databases.
+	require.NoError(t, town.stop())
+	for service, pid := range town.processes() {
+		assert.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH, "%s has ended", service)
+	}
+	cfg.Separate, cfg.SecondPDS = false, false
+	whole := startTown(t, cfg)
+	assert.Equal(t, town.ready, whole.ready)
+	assert.Equal(t, first.Checkpoint, whole.demo(t).Checkpoint)
+}
+
+func verified(t *testing.T, web string) {
+	t.Helper()
+	var out bytes.Buffer
+	code := run(t.Context(), []string{"citysync", "verify", web}, nil, streams{&out, io.Discard})
+	require.Equal(t, 0, code, out.String())
+}
+
+func reposAt(t *testing.T, host string) []string {
+	t.Helper()
+	var out struct {
+		Repos []struct {
+			DID string `json:"did"`
+		} `json:"repos"`
+	}
+	e := endpoint{base: host, http: httpClient()}
+	require.NoError(t, e.query(t.Context(), nil, "com.atproto.sync.listRepos", url.Values{"limit": {"1000"}}, &out))
+	var dids []string
+	for _, r := range out.Repos {
+		dids = append(dids, r.DID)
+	}
+	return dids
+}
+
+func TestACityOnOneHostDoesNotMove(t *testing.T) {
+	t.Parallel()
+	dir := &dataDir{path: t.TempDir()}
+	_, err := resume(dir, devConfig{SecondPDS: true}, &cityState{}, nil)
+	assert.ErrorContains(t, err, "HostMismatch")
+}

@@ -142,3 +142,18 @@ func TestATokenForNoMethodFitsNone(t *testing.T) {
 	_, err := f.auth.Verify(t.Context(), tok, "")
 	refusedAs(t, err, xrpc.NameBadJwtLexiconMethod)
 }
+
+// A packed body would be measured before it is unpacked: it is not taken at all.
+func TestPackedBodiesAreNotTaken(t *testing.T) {
+	t.Parallel()
+	m := xrpc.NewMux(xrpc.Config{})
+	m.Procedure(proc, func(c *xrpc.Call) (any, error) { return nil, c.Body(&struct{}{}) })
+	for encoding, want := range map[string]int{"": 200, "identity": 200, "gzip": 415, "gzip, identity": 415} {
+		rec := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/xrpc/"+proc, strings.NewReader("{}"))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Encoding", encoding)
+		m.ServeHTTP(rec, r)
+		require.Equal(t, want, rec.Code, encoding)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,8 +24,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"city-sync.org/citysync/appview/index"
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/identity/plcdev"
+	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/pg/pgdev"
 )
 
@@ -60,49 +64,94 @@ const (
 	portPDS
 	portLedger
 	portPLC
+	portPrivate
 )
 
-// found builds the program, founds Berkeley with it in a folder below dir and stops it: what stays is a city at rest.
-func found(t *testing.T, dir string) (bin, data, ready string) {
+// build makes the program with its points in it.
+func build(t *testing.T, dir string) (bin string) {
 	t.Helper()
 	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
 	require.NoError(t, err)
-	bin, data = filepath.Join(dir, "citysync"), filepath.Join(dir, "data")
+	bin = filepath.Join(dir, "citysync")
 	output(t, root, "go", "build", "-tags", "crash", "-o", bin, "./cmd/citysync")
-	written := filepath.Join(dir, "founded.json")
-	dev := exec.Command(bin, "dev", "--data", data, "--port-base", strconv.Itoa(freePorts(t)), "--ready-file", written)
-	var log bytes.Buffer
-	dev.Stdout, dev.Stderr = &log, &log
-	require.NoError(t, dev.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- dev.Wait() }()
-	err = eventually(t.Context(), func(context.Context) error {
-		_, err := os.Stat(written)
-		return err
-	})
-	_ = dev.Process.Signal(syscall.SIGTERM)
-	require.NoError(t, <-ended, "%s", &log)
-	require.NoError(t, err, "the city was not founded:\n%s", &log)
-	return bin, data, written
+	return bin
 }
 
-// city is a city whose services run apart, each with a database of its own on one server.
+// found founds Berkeley in a folder below dir and stops it: what stays is a city at rest. On the way the process dies at the given points.
+func found(t *testing.T, bin, dir string, points ...string) (data, ready string) {
+	t.Helper()
+	data, ready = filepath.Join(dir, "data"), filepath.Join(dir, "founded.json")
+	port := freePorts(t)
+	// What is armed before the first start is not missed.
+	dev := &process{name: "dev", dir: dir, ready: fmt.Sprintf("http://localhost:%d/readyz", port+portPrivate)}
+	if len(points) > 0 {
+		dev.load(t, points[0])
+	}
+	dev.supervise(t, bin, "--data", data, "--port-base", strconv.Itoa(port), "--ready-file", ready)
+	for i, point := range points {
+		dev.diedAt(t.Context(), t, point)
+		if i+1 < len(points) {
+			dev.load(t, points[i+1])
+		}
+		t.Logf("founding: %s", point)
+	}
+	dev.serves(t.Context(), t)
+	dev.end()
+	return data, ready
+}
+
+// city is a city that runs: all of it in one process, or its services apart, each with a database of its own on one server.
 type city struct {
 	facts
-	dir      string
-	data     string
+	dir   string
+	data  string
+	procs []*process // in the order in which they were started
+
+	// Of a city in one process these are nil: they are inside.
 	postgres *pgdev.Server
 	plc      func()
-	procs    map[string]*process
 }
 
-// open starts the services of the city that was founded in data.
-func open(t *testing.T, bin, dir, data string) *city {
+// opener starts the city that was founded in data.
+type opener func(t *testing.T, bin, dir, data string) *city
+
+func newCity(t *testing.T, dir, data string) *city {
 	t.Helper()
-	c := &city{dir: dir, data: data, procs: map[string]*process{}}
+	c := &city{dir: dir, data: data}
 	raw, err := os.ReadFile(filepath.Join(data, "city.json"))
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(raw, &c.facts))
+	return c
+}
+
+func (c *city) start(t *testing.T, bin, name, ready string, args ...string) {
+	t.Helper()
+	p := &process{name: name, dir: c.dir, ready: ready}
+	c.procs = append(c.procs, p)
+	p.supervise(t, bin, args...)
+	p.serves(t.Context(), t)
+}
+
+// process is the one that a point or a service belongs to.
+func (c *city) process(name string) *process {
+	for _, p := range c.procs {
+		if p.name == name {
+			return p
+		}
+	}
+	return c.procs[0]
+}
+
+func openWhole(t *testing.T, bin, dir, data string) *city {
+	t.Helper()
+	c := newCity(t, dir, data)
+	c.start(t, bin, "dev", c.url(portPrivate)+"/readyz", "--data", data)
+	return c
+}
+
+func openApart(t *testing.T, bin, dir, data string) *city {
+	t.Helper()
+	c := newCity(t, dir, data)
 	c.startPostgres(t)
 	t.Cleanup(func() { _ = c.postgres.Stop() })
 	c.split(t)
@@ -127,8 +176,7 @@ func open(t *testing.T, bin, dir, data string) *city {
 			"--port", strconv.Itoa(c.PortBase + port[name]), "--database-url", c.dsn(name), "--public-url", c.url(port[name]),
 			"--plc-url", c.url(portPLC), "--allow-loopback",
 		}, more[name]...)
-		c.procs[name] = supervise(t, bin, dir, name, c.url(port[name])+ready[name], args...)
-		c.procs[name].serves(t.Context(), t)
+		c.start(t, bin, name, c.url(port[name])+ready[name], args...)
 	}
 	return c
 }
@@ -136,11 +184,13 @@ func open(t *testing.T, bin, dir, data string) *city {
 // close stops the city in good order.
 func (c *city) close(t *testing.T) {
 	t.Helper()
-	for i := range services {
-		c.procs[services[len(services)-1-i]].end()
+	for _, p := range slices.Backward(c.procs) {
+		p.end()
 	}
-	c.plc()
-	require.NoError(t, c.postgres.Stop())
+	if c.postgres != nil {
+		c.plc()
+		require.NoError(t, c.postgres.Stop())
+	}
 }
 
 // startPostgres starts the server, again after it was killed.
@@ -160,14 +210,19 @@ func (c *city) dsn(name string) string {
 	return "postgres:///" + name + "?host=" + filepath.Join(c.dir, "socket") + "&port=5432&user=citysync"
 }
 
-// killPostgres is kill -9 of the server, and its restart.
+// killPostgres is kill -9 of the server. Its owner, this test or the city's one process, starts it again.
 func (c *city) killPostgres(t *testing.T) {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(c.data, "postgres", "cluster", "postmaster.pid"))
 	require.NoError(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(string(raw), "\n", 2)[0]))
 	require.NoError(t, err)
+	c.procs[0].forget()
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	if c.postgres == nil {
+		c.procs[0].dies(t.Context(), t, "the death of its database")
+		return
+	}
 	<-c.postgres.Done()
 	require.Error(t, c.postgres.Stop(), "it did not stop, it was killed")
 	c.startPostgres(t)
@@ -185,6 +240,48 @@ func (c *city) split(t *testing.T) {
 		}
 	}
 	query(t, c.postgres.DSN("postgres"), "drop database "+pgdev.Database)
+}
+
+// rebuildAppView holds what the AppView knows, after it was killed so often, against what one learns that reads the network anew.
+func (c *city) rebuildAppView(t *testing.T, read *consumer) {
+	t.Helper()
+	pool, err := pg.Open(t.Context(), c.dsn("appview"), "appview")
+	require.NoError(t, err)
+	defer pool.Close()
+	caughtUp := func(ctx context.Context) error {
+		var seq int64
+		if err := pool.QueryRow(ctx, "select seq from source").Scan(&seq); err != nil {
+			return err
+		}
+		if last := read.sequence(); seq != last {
+			return fmt.Errorf("the AppView is at event %d of %d", seq, last)
+		}
+		return nil
+	}
+	require.NoError(t, eventually(t.Context(), caughtUp))
+	var want string
+	require.NoError(t, eventually(t.Context(), func(ctx context.Context) error { // it may still read the log
+		before := want
+		if want, err = index.StateHash(ctx, pool); err == nil && want != before {
+			err = errors.New("the AppView is still at work")
+		}
+		return err
+	}))
+	p := c.process("appview")
+	query(t, c.dsn("appview"), "drop schema appview cascade")
+	p.forget()
+	require.NoError(t, p.kill())
+	require.Equal(t, killed, p.dies(t.Context(), t, "its rebuild"))
+	require.NoError(t, eventually(t.Context(), func(ctx context.Context) error {
+		if err := caughtUp(ctx); err != nil {
+			return err
+		}
+		if have, err := index.StateHash(ctx, pool); err != nil || have != want {
+			return fmt.Errorf("the AppView that was killed has the state %s, the rebuilt one %s: %w", want, have, err)
+		}
+		return nil
+	}))
+	t.Logf("the AppView's state %s is that of one that read the network anew", want)
 }
 
 func query(t *testing.T, dsn, sql string) {

@@ -23,10 +23,11 @@ import (
 	"city-sync.org/citysync/lexicons"
 )
 
-// often are the points that a process comes to many times a second; at the others it dies at one of the first times.
-var often = []string{
-	"pds/write/", "appview/event/", "ledger/intake/", "ledger/sequencer/",
-}
+// Points that a process comes to many times a second, and those that it comes to every ten; at the others it dies at one of the first times.
+var (
+	often  = []string{"pds/write/", "appview/event/", "ledger/intake/", "ledger/sequencer/"}
+	seldom = []string{"ledger/checkpoint/kept", "ledger/checkpoint/after-write"}
+)
 
 const anyMoment = "kill -9"
 
@@ -43,9 +44,13 @@ func rounds(t *testing.T) []string {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	var out []string
 	for _, label := range crash.Labels() {
+		begins := func(step string) bool { return strings.HasPrefix(label, step) }
 		most := 3
-		if slices.ContainsFunc(often, func(step string) bool { return strings.HasPrefix(label, step) }) {
+		switch {
+		case slices.ContainsFunc(often, begins):
 			most = 12
+		case slices.ContainsFunc(seldom, begins):
+			most = 1
 		}
 		out = append(out, fmt.Sprintf("%s#%d", label, 1+rng.IntN(most)))
 	}
@@ -58,7 +63,31 @@ func rounds(t *testing.T) []string {
 	return out
 }
 
-func TestNothingAcknowledgedIsLostOrDoneTwiceWhateverIsKilled(t *testing.T) {
+func TestNothingIsLostOrDoneTwiceByThreeProcesses(t *testing.T) {
+	dir, bin := place(t)
+	data, ready := found(t, bin, dir)
+	survive(t, openApart, bin, dir, data, ready, rounds(t))
+}
+
+func TestNothingIsLostOrDoneTwiceByOneProcess(t *testing.T) {
+	dir, bin := place(t)
+	// The founding itself goes on where it was killed.
+	data, ready := found(t, bin, dir,
+		"pds/create/after-signup#1", "pds/create/after-plc#3", "pds/create/after-commit#4", "ledger/sequencer/after-commit#1",
+		"pds/write/after-commit#2", "ledger/intake/before-cursor#9", "appview/event/before-commit#20", "ledger/checkpoint/before-sign#5",
+	)
+	var some []string
+	for i, round := range rounds(t) {
+		if i%3 == 1 {
+			some = append(some, round)
+		}
+	}
+	survive(t, openWhole, bin, dir, data, ready, append(some, "postgres "+anyMoment, "dev "+anyMoment))
+}
+
+// place makes a folder and builds the program in it. After a failure the folder stays, with the services' logs.
+func place(t *testing.T) (dir, bin string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "citysync-crash-")
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -67,7 +96,12 @@ func TestNothingAcknowledgedIsLostOrDoneTwiceWhateverIsKilled(t *testing.T) {
 		}
 	})
 	require.NoError(t, os.Chmod(dir, 0o755), "the database's own account must reach its folder")
-	bin, data, ready := found(t, dir)
+	return dir, build(t, dir)
+}
+
+// survive kills a city in rounds while it is used, and compares it afterwards with what it had said and with the same city left alone.
+func survive(t *testing.T, open opener, bin, dir, data, ready string, rounds []string) {
+	t.Helper()
 	calm := filepath.Join(dir, "calm")
 	output(t, dir, "cp", "-a", data, calm)
 
@@ -99,19 +133,22 @@ func TestNothingAcknowledgedIsLostOrDoneTwiceWhateverIsKilled(t *testing.T) {
 	watchers.Go(func() error { return read.run(watching, told.PDS) })
 	watchers.Go(func() error { return log.run(watching) })
 
-	for i, round := range rounds(t) {
+	for i, round := range rounds {
 		began := time.Now()
 		name, _, _ := strings.Cut(round, "/")
 		name, moment, _ := strings.Cut(name, " ")
+		p := c.process(name)
 		switch {
 		case name == "postgres":
 			c.killPostgres(t)
 		case moment == anyMoment:
-			c.procs[name].forget()
-			require.NoError(t, c.procs[name].kill())
-			require.Equal(t, killed, c.procs[name].dies(alive, t, round))
+			p.forget()
+			require.NoError(t, p.kill())
+			require.Equal(t, killed, p.dies(alive, t, round))
 		default:
-			c.procs[name].diesAt(alive, t, round)
+			p.forget()
+			p.load(t, round)
+			p.diedAt(alive, t, round)
 		}
 		died := time.Since(began)
 		acked := w.latest.Load()
@@ -141,11 +178,9 @@ func TestNothingAcknowledgedIsLostOrDoneTwiceWhateverIsKilled(t *testing.T) {
 
 	var mints, burns int
 	require.NoError(t, eventually(t.Context(), func(context.Context) error {
-		if n, all := published(t, told.PDS, told.LedgerDID, lexicons.LedgerReceipt), 0; true {
-			mints, burns = log.check(t)
-			if all = mints + burns; n != all {
-				return fmt.Errorf("%d receipts of %d mints and %d burns", n, mints, burns)
-			}
+		mints, burns = log.check(t)
+		if n := published(t, told.PDS, told.LedgerDID, lexicons.LedgerReceipt); n != mints+burns {
+			return fmt.Errorf("%d receipts of %d mints and %d burns", n, mints, burns)
 		}
 		return nil
 	}))
@@ -153,11 +188,14 @@ func TestNothingAcknowledgedIsLostOrDoneTwiceWhateverIsKilled(t *testing.T) {
 	require.NoError(t, watchers.Wait())
 	t.Logf("%d checkpoints were served, all of one log; %d mints and %d burns, each with its one receipt", len(log.roots), mints, burns)
 	t.Logf("%s", output(t, dir, bin, "verify", told.Web))
+	if c.postgres != nil {
+		c.rebuildAppView(t, read)
+	}
 	c.close(t)
-	for _, name := range services {
-		raw, err := os.ReadFile(c.procs[name].log)
+	for _, p := range c.procs {
+		raw, err := os.ReadFile(p.log())
 		require.NoError(t, err)
-		assert.NotContains(t, string(raw), "broken invariant", "log of %s", name)
+		assert.NotContains(t, string(raw), "broken invariant", "log of %s", p.name)
 	}
 
 	undisturbed := open(t, bin, dir, calm)

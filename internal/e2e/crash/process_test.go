@@ -25,39 +25,37 @@ const (
 	patience     = 60 * time.Second // for one thing to happen
 )
 
-// process is one service under a supervisor that starts it anew whenever it ends.
+// process is one command of the program under a supervisor that starts it anew whenever it ends.
 type process struct {
-	name  string
-	args  []string
-	bin   string
-	arm   string // the file that CRASH_FILE names
-	log   string
-	ready string // an address that answers 200 when the service serves
-	stop  chan struct{}
-	done  chan struct{}
+	name  string // the command
+	dir   string // of its log and of the file that arms a point
+	ready string // an address that answers 200 when the command serves
 
-	mu     sync.Mutex
-	pid    int // of the child that runs now, guarded by mu
-	starts int // guarded by mu
+	bin    string
+	args   []string
+	stop   chan struct{}
+	done   chan struct{}
 	deaths chan string
+
+	mu  sync.Mutex
+	pid int // of the child that runs now, guarded by mu
 }
 
-func supervise(t *testing.T, bin, dir, name, ready string, args ...string) *process {
+func (p *process) arm() string { return filepath.Join(p.dir, p.name+".crash") }
+func (p *process) log() string { return filepath.Join(p.dir, p.name+".log") }
+
+func (p *process) supervise(t *testing.T, bin string, args ...string) {
 	t.Helper()
-	p := &process{
-		name: name, args: append([]string{name}, args...), bin: bin, ready: ready,
-		arm: filepath.Join(dir, name+".crash"), log: filepath.Join(dir, name+".log"),
-		stop: make(chan struct{}), done: make(chan struct{}), deaths: make(chan string, 1000),
-	}
+	p.bin, p.args = bin, append([]string{p.name}, args...)
+	p.stop, p.done, p.deaths = make(chan struct{}), make(chan struct{}), make(chan string, 1000)
 	go p.run()
 	t.Cleanup(p.end)
-	return p
 }
 
 func (p *process) run() {
 	runtime.LockOSThread() // the children's death signal belongs to the thread that started them
 	defer close(p.done)
-	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(p.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		p.deaths <- err.Error()
 		return
@@ -66,13 +64,12 @@ func (p *process) run() {
 	for {
 		cmd := exec.Command(p.bin, p.args...)
 		cmd.Stdout, cmd.Stderr = out, out
-		cmd.Env = append(os.Environ(), "CRASH_FILE="+p.arm)
+		cmd.Env = append(os.Environ(), "CRASH_FILE="+p.arm())
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		p.mu.Lock()
 		err := cmd.Start()
 		if err == nil {
 			p.pid = cmd.Process.Pid
-			p.starts++
 		}
 		p.mu.Unlock()
 		if err == nil {
@@ -123,18 +120,22 @@ func (p *process) forget() {
 	}
 }
 
-// diesAt arms a point and waits until the process has died there. It may end for another reason before, such as a database that was
-// killed a moment ago; then the next one dies there.
-func (p *process) diesAt(ctx context.Context, t *testing.T, point string) {
+// load arms a point.
+func (p *process) load(t *testing.T, point string) {
 	t.Helper()
-	p.forget()
-	require.NoError(t, os.WriteFile(p.arm+".new", []byte(point), 0o600))
-	require.NoError(t, os.Rename(p.arm+".new", p.arm))
+	require.NoError(t, os.WriteFile(p.arm()+".new", []byte(point), 0o600))
+	require.NoError(t, os.Rename(p.arm()+".new", p.arm()))
+}
+
+// diedAt waits until the process has died at the point that was loaded. It may end for another reason before, such as a database that
+// was killed a moment ago; then the next one dies there.
+func (p *process) diedAt(ctx context.Context, t *testing.T, point string) {
+	t.Helper()
 	for {
 		how := p.dies(ctx, t, point)
-		if _, err := os.Stat(p.arm); err != nil {
+		if _, err := os.Stat(p.arm()); err != nil {
 			require.ErrorIs(t, err, os.ErrNotExist)
-			require.Equal(t, killed, how, "%s at %s; see %s", p.name, point, p.log)
+			require.Equal(t, killed, how, "%s at %s; see %s", p.name, point, p.log())
 			return
 		}
 	}
@@ -165,7 +166,7 @@ func (p *process) serves(ctx context.Context, t *testing.T) {
 			err = fmt.Errorf("status %d", status)
 		}
 		return err
-	}), "%s does not come back; see %s", p.name, p.log)
+	}), "%s does not come back; see %s", p.name, p.log())
 }
 
 // eventually asks again until there is no error.

@@ -275,3 +275,9 @@ func (c *consumer) rev(did string) string {
 	defer c.mu.Unlock()
 	return c.revs[did]
 }
+
+func (c *consumer) sequence() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}

@@ -71,6 +71,9 @@ func GenerateKey(random io.Reader, origin string) (skey, vkey string, err error)
 	if err != nil {
 		return "", "", fmt.Errorf("log key %q: %w", origin, err)
 	}
+	if _, err := note.NewVerifier(vkey); err != nil { // a name with a space or a plus makes keys that nobody can read
+		return "", "", fmt.Errorf("log key %q: %w", origin, err)
+	}
 	return skey, vkey, nil
 }
 

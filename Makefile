@@ -17,7 +17,7 @@ LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # What people wrote in Go: everything but the generated types.
 GOFILES = git ls-files -co --exclude-standard '*.go' | grep -Ev '^lexicons/(citysync|community)/' | while read -r f; do [ ! -f "$$f" ] || echo "$$f"; done
 
-.PHONY: help run test check race lint fmt gen bench e2e crash demo interop clean \
+.PHONY: help run test check race lint fmt gen bench bench-go e2e crash demo interop clean \
         build go postgres fmt-check vet gen-check paths-check
 
 help: ## this list
@@ -46,7 +46,10 @@ fmt: go ## format what people wrote
 gen: go ## generate the Go types of the schemas
 	go run ./lexicons/gen
 
-bench: go postgres ## benchmarks of the packages that have some
+bench: go postgres ## one table: what the parts do in a second, each beside a peer or a limit of the same run
+	@go run ./internal/e2e/bench
+
+bench-go: go postgres ## Go benchmarks of the packages that have some
 	@grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u | xargs go test -run '^$$' -bench . -benchmem
 
 e2e: go postgres ## the pages in a real browser (installs Chromium by apt where it is missing)
@@ -78,7 +81,7 @@ fmt-check: go
 	@bad="$$($(GOFILES) | xargs gofmt -l)"; if [ -n "$$bad" ]; then echo "not formatted, run make fmt:"; echo "$$bad"; exit 1; fi
 
 vet: go
-	go vet -tags e2e,interop,crash ./...
+	go vet -tags e2e,interop,crash,bench ./...
 
 # Compares before with after, so that it works in a tree with uncommitted changes too.
 gen-check: go

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"city-sync.org/citysync/internal/clock"
+	"city-sync.org/citysync/internal/identity"
+	"city-sync.org/citysync/internal/identity/plcdev"
+	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/lexicons"
+	"city-sync.org/citysync/pds"
+)
+
+// writers is how many clients write at once, each into its own repository.
+const writers = 8
+
+// server is a PDS on loopback with accounts that write.
+type server struct {
+	url     string
+	dir     *identity.Directory
+	pool    *pgxpool.Pool
+	users   []*user
+	cancel  context.CancelFunc
+	done    chan error
+	servers []*http.Server
+}
+
+type user struct {
+	did    syntax.DID
+	client *xrpc.Client
+}
+
+func (b *bench) startPDS(ctx context.Context) (_ *server, err error) {
+	s := &server{done: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stop())
+		}
+	}()
+	plc, err := plcdev.New(filepath.Join(b.dir, "plc.jsonl"), clock.System())
+	if err != nil {
+		return nil, err
+	}
+	plcURL, servePLC, err := listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.servers = append(s.servers, servePLC(plc.Handler()))
+	var serve func(http.Handler) *http.Server
+	if s.url, serve, err = listen(ctx); err != nil {
+		return nil, err
+	}
+	if s.pool, err = b.open(ctx, "pds"); err != nil {
+		return nil, err
+	}
+	if err := pg.Migrate(ctx, s.pool, "pds", pds.Migrations()); err != nil {
+		return nil, err
+	}
+	rotation, err := atcrypto.GeneratePrivateKeyK256()
+	if err != nil {
+		return nil, err
+	}
+	s.dir = identity.NewDirectory(identity.Config{PLCURL: plcURL, HTTP: b.http, Clock: clock.System()})
+	p, err := pds.New(pds.Config{
+		PublicURL: s.url, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{".test"},
+	}, pds.Deps{
+		Pool: s.pool, PLC: identity.NewPLC(plcURL, b.http), Directory: s.dir, Clock: clock.System(), Log: b.log, Registry: prometheus.NewRegistry(),
+		AdminPassword: rand.Text(), MasterKey: random(32), RotationKey: rotation, JWTSecret: random(32), BlobDir: filepath.Join(b.dir, "blobs"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.servers = append(s.servers, serve(p.Handler()))
+	running, cancel := context.WithCancel(ctx)
+	s.cancel = cancel
+	go func() { s.done <- p.Run(running) }()
+	for i := range writers {
+		u, err := b.signUp(ctx, s.url, fmt.Sprintf("writer%d.test", i))
+		if err != nil {
+			return nil, err
+		}
+		s.users = append(s.users, u)
+	}
+	return s, nil
+}
+
+func (s *server) stop() error {
+	var errs []error
+	if s.cancel != nil {
+		s.cancel()
+		errs = append(errs, <-s.done)
+	}
+	for _, h := range s.servers {
+		errs = append(errs, h.Close())
+	}
+	if s.pool != nil {
+		s.pool.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// listen takes a free port; the address is known before there is a handler.
+func listen(ctx context.Context) (url string, serve func(http.Handler) *http.Server, err error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	return "http://" + l.Addr().String(), func(h http.Handler) *http.Server {
+		s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+		go func() { _ = s.Serve(l) }() // ends with Close, and says so
+		return s
+	}, nil
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return b
+}
+
+func (b *bench) signUp(ctx context.Context, url, handle string) (*user, error) {
+	var out struct {
+		DID    syntax.DID `json:"did"`
+		Access string     `json:"accessJwt"`
+	}
+	c := &xrpc.Client{Base: url, HTTP: b.http}
+	in := map[string]any{"handle": handle, "password": rand.Text()}
+	if err := c.Procedure(ctx, "com.atproto.server.createAccount", in, &out); err != nil {
+		return nil, err
+	}
+	c.Auth = func(context.Context, string) (string, error) { return "Bearer " + out.Access, nil }
+	return &user{did: out.DID, client: c}, nil
+}
+
+// write creates one record, a task of ordinary length, and gives the commit's CID.
+func (u *user) write(ctx context.Context) (commit string, err error) {
+	var out struct {
+		Commit struct {
+			CID string `json:"cid"`
+		} `json:"commit"`
+	}
+	err = u.client.Procedure(ctx, "com.atproto.repo.createRecord", map[string]any{
+		"repo": u.did, "collection": lexicons.WorkTask, "record": map[string]any{
+			"$type": lexicons.WorkTask, "title": "Digital-skills drop-in", "summary": "Tuesday afternoons at the main branch.",
+			"entry": map[string]any{"uri": "at://did:plc:w4xbfzo7kqfes5zb7r6qv3rw/org.city-sync.catalog.entry/3mcx5l2w5ss2a",
+				"cid": "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"},
+			"epoch": "e2027-01", "book": "std", "creditsPerCompletion": 24,
+			"shifts": []any{map[string]any{"id": "s1", "startsAt": "2027-01-12T22:00:00Z", "endsAt": "2027-01-13T00:00:00Z", "slots": 10}},
+		},
+	}, &out)
+	return out.Commit.CID, err
+}
+
+// writes measures repository writes over HTTP beside what the same database commits at most.
+func (b *bench) writes(ctx context.Context, s *server) error {
+	pool, err := b.open(ctx, "public")
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(ctx, `create table one_row (n bigint)`); err != nil {
+		return err
+	}
+	for _, u := range s.users { // connections, caches and plans
+		for range 20 {
+			if _, err := u.write(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	for range rounds {
+		for _, clients := range []int{1, writers} {
+			ours, err := perSecond(clients, func(i int) error {
+				_, err := s.users[i].write(ctx)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			bare, err := perSecond(clients, func(i int) error {
+				_, err := pool.Exec(ctx, `insert into one_row values ($1)`, i)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			b.add(fmt.Sprintf("repository writes, %d client(s)", clients), "commits/s", ours, "one-row transactions/s", bare)
+		}
+	}
+	return nil
+}

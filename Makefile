@@ -1,7 +1,7 @@
 # City/Sync. `make` alone tells what there is.
 #
 # Every target works from a clean clone with empty caches. CITY=berkeley|cdmx|DIR chooses the
-# city of run and demo; DATA=DIR the data folder of run.
+# city of run and demo; DATA=DIR the data folder of run; DEV="--separate --second-pds" says how it runs.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,6 +10,8 @@ SHELL       := /bin/bash
 CITY ?= berkeley
 DATA ?=
 ARGS ?=
+DEV  ?=
+export DEV
 
 # The linter runs from its own module: as a tool of this one it would double go.sum.
 LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -17,7 +19,7 @@ LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # What people wrote in Go: everything but the generated types.
 GOFILES = git ls-files -co --exclude-standard '*.go' | grep -Ev '^lexicons/(citysync|community)/' | while read -r f; do [ ! -f "$$f" ] || echo "$$f"; done
 
-.PHONY: help run test check race lint fmt gen bench bench-go e2e crash demo interop clean \
+.PHONY: help run test check race lint fmt gen bench bench-go e2e crash separate demo interop clean \
         build go postgres fmt-check vet gen-check paths-check
 
 help: ## this list
@@ -55,6 +57,9 @@ bench-go: go postgres ## Go benchmarks of the packages that have some
 e2e: go postgres ## the pages in a real browser (installs Chromium by apt where it is missing)
 	@internal/make/need.sh chromium
 	go test -tags e2e -count=1 ./internal/e2e/...
+
+separate: go postgres ## Berkeley in processes, databases and roles of its own, with part of it on a second PDS
+	go test -tags separate -count=1 -timeout 15m -v ./internal/e2e/separate
 
 crash: go postgres ## a city whose processes and database are killed at labelled points while it is used
 	go test -tags crash -count=1 -timeout 15m -v ./internal/crash ./internal/e2e/crash

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Usage: city.sh run|demo CITY DATA [further flags of citysync demo]
+# Further flags of citysync dev stand in the variable DEV.
 #
 # run   starts a city on its own ports and data folder, runs the demonstration against it and
 #       leaves it up until SIGINT or SIGTERM; the exit code is the city's own.
@@ -66,13 +67,13 @@ await_ready() {
 	done
 }
 
-# free_ports prints the first of five neighbouring ports that nothing listens on.
+# free_ports prints the first of six neighbouring ports that nothing listens on.
 free_ports() {
 	local base p free
 	for _ in $(seq 50); do
 		base=$((20000 + RANDOM % 12000))
 		free=1
-		for p in 0 1 2 3 4; do
+		for p in 0 1 2 3 4 5; do
 			if (exec 3<>"/dev/tcp/127.0.0.1/$((base + p))") 2>/dev/null; then free=""; fi
 		done
 		if [ -n "$free" ]; then
@@ -80,7 +81,7 @@ free_ports() {
 			return
 		fi
 	done
-	say "no five free ports in a row"
+	say "no six free ports in a row"
 	return 1
 }
 
@@ -99,7 +100,7 @@ run_city() {
 	local ready code=0
 	data="${data:-$(default_data)}"
 	ready="$data/ready.json"
-	"$bin" dev --data "$data" --city "$city" --ready-file "$ready" &
+	"$bin" dev --data "$data" --city "$city" --ready-file "$ready" ${DEV:-} &
 	dev=$!
 	if ! await_ready "$ready"; then
 		stop_city || code=$?
@@ -125,7 +126,7 @@ demo_city() {
 	ready="$tmp/ready.json"
 	base="$(free_ports)"
 	web="http://localhost:$base"
-	"$bin" dev --fresh --data "$tmp/data" --city "$city" --port-base "$base" --ready-file "$ready" >"$tmp/dev.log" 2>&1 &
+	"$bin" dev --fresh --data "$tmp/data" --city "$city" --port-base "$base" --ready-file "$ready" ${DEV:-} >"$tmp/dev.log" 2>&1 &
 	dev=$!
 	if await_ready "$ready" && "$bin" demo --ready-file "$ready" "$@" && "$bin" verify "$web" && stop_city; then
 		return 0

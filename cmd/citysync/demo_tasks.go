@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -65,6 +66,12 @@ func (d *demo) lookAt(ctx context.Context, n int, p plannedRow) (*row, error) {
 	rec, err := d.pds.get(ctx, authorOf(p.Entry), lexicons.CatalogEntry, rkeyOf(p.Entry))
 	if err != nil {
 		return nil, err
+	}
+	if rec == nil && p.Draft != "" {
+		// The city took its approval away. The issuer has its draft to cite still, and the ledger says what that is worth.
+		if rec, err = d.pds.get(ctx, authorOf(p.Draft), lexicons.CatalogEntry, rkeyOf(p.Draft)); err != nil {
+			return nil, err
+		}
 	}
 	if rec == nil {
 		return nil, fmt.Errorf("entry %s: %s does not exist", p.ID, p.Entry)
@@ -134,7 +141,7 @@ func (d *demo) publishTask(ctx context.Context, r *row) error {
 		return nil
 	}
 	if e.Error != "AllocationExceeded" && e.Error != "CapExceeded" {
-		return fmt.Errorf("the ledger refuses it: %s %s", e.Error, e.Message)
+		return fmt.Errorf("the ledger refuses it: %s %s", e.Error, strings.TrimSpace(strings.TrimPrefix(e.Message, e.Error)))
 	}
 	r.refused = e
 	return nil
@@ -151,7 +158,9 @@ func (d *demo) taskOf(ctx context.Context, r *row) (*record, error) {
 		if err := json.Unmarshal(t.Value, &task); err != nil {
 			return nil, fmt.Errorf("%s: %w", t.URI, err)
 		}
-		if task.Entry.Uri == r.entryRef.Uri && task.Epoch == d.ready.Epoch.Key && !d.isTry(t.URI.RecordKey().String()) {
+		rkey := t.URI.RecordKey().String()
+		ours := task.Entry.Uri == r.entryRef.Uri || rkey == d.key(keyTask+r.n)
+		if ours && task.Epoch == d.ready.Epoch.Key && !d.isTry(rkey) {
 			return &t, nil
 		}
 	}

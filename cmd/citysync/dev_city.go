@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"city-sync.org/citysync/internal/city"
+	"city-sync.org/citysync/lexicons"
 )
 
 // openLimit bounds how long the AppView may take to show the open epoch.
@@ -192,13 +193,14 @@ func (s *stack) readyInfo() *readyInfo {
 		}
 		r.Accounts = append(r.Accounts, account)
 	}
-	for _, e := range s.plan.Catalog {
+	for i, e := range s.plan.Catalog {
 		ref, approved := s.state.Entries[e.ID]
 		if !approved {
 			continue
 		}
 		r.Plan.Entries = append(r.Plan.Entries, plannedRow{
-			ID: e.ID, Issuer: e.Issuer, Entry: ref.Uri, Credits: e.Credits, Minutes: e.Minutes, Slots: e.Slots, Place: e.Place,
+			ID: e.ID, Issuer: e.Issuer, Entry: ref.Uri,
+			Draft: atURI(s.state.did(e.Issuer), lexicons.CatalogEntry, city.Key(s.state.FoundedAt, keyDrafts+i)).String(), Credits: e.Credits, Minutes: e.Minutes, Slots: e.Slots, Place: e.Place,
 		})
 	}
 	for _, t := range s.plan.Tries {

@@ -60,7 +60,8 @@ type readyPlan struct {
 type plannedRow struct {
 	ID      string `json:"id"`
 	Issuer  string `json:"issuer"`
-	Entry   string `json:"entry"` // at-uri of the city's copy
+	Entry   string `json:"entry"`           // at-uri of the city's copy
+	Draft   string `json:"draft,omitempty"` // at-uri of the issuer's draft behind it
 	Credits int64  `json:"credits"`
 	Minutes int    `json:"minutes"`
 	Slots   int    `json:"slots"`

@@ -39,6 +39,8 @@ type Config struct {
 	Demonstration bool     // pages say that organizations are examples
 }
 
+const maxPages = 512 // rendered at once
+
 // Validate names the first setting that cannot work.
 func (c Config) Validate() error {
 	if _, err := syntax.ParseDID(c.City); err != nil {
@@ -87,7 +89,7 @@ func New(cfg Config, deps Deps) (*AppView, error) {
 	methods.Register(mux, deps.Query, &explainer{xrpc.Client{Base: cfg.LedgerURL, HTTP: deps.HTTP}})
 	mux.Handle("GET /xrpc/_health", http.HandlerFunc(a.health))
 	mux.Handle("GET /.well-known/citysync.json", http.HandlerFunc(a.wellKnown))
-	mux.Handle("/", pages)
+	mux.Handle("/", xrpc.Limit(maxPages, pages))
 	a.handler = mux
 	return a, nil
 }

@@ -16,7 +16,10 @@ import (
 
 const nsid = "org.city-sync.ledger."
 
-const maxBody = 64 << 10
+const (
+	maxBody  = 64 << 10
+	maxFiles = 128 // tiles and proofs that are served at once; each may be of megabytes
+)
 
 func (l *Ledger) routes() http.Handler {
 	mux := xrpc.NewMux(xrpc.Config{Log: l.log, MaxBody: maxBody, Metrics: l.metrics.registerer, Away: pg.Away})
@@ -35,8 +38,8 @@ func (l *Ledger) routes() http.Handler {
 	mux.Procedure(nsid+"updateRedemption", l.updateRedemption)
 	mux.Procedure(nsid+"openEpoch", l.openEpoch)
 	mux.Handle("GET /checkpoint", http.HandlerFunc(l.serveCheckpoint))
-	mux.Handle("GET /tile/", http.HandlerFunc(l.serveTile))
-	mux.Handle("GET /evidence/{name}", http.HandlerFunc(l.serveEvidence))
+	mux.Handle("GET /tile/", xrpc.Limit(maxFiles, http.HandlerFunc(l.serveTile)))
+	mux.Handle("GET /evidence/{name}", xrpc.Limit(maxFiles, http.HandlerFunc(l.serveEvidence)))
 	mux.Handle("GET /.well-known/citysync.json", http.HandlerFunc(l.serveWellKnown))
 	mux.Handle("GET /xrpc/_health", http.HandlerFunc(l.serveHealth))
 	return mux

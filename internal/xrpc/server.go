@@ -49,6 +49,21 @@ func Deadlines(next http.Handler) http.Handler {
 	})
 }
 
+// Limit lets at most n requests into a handler at once; the others are told to come back. The mux bounds its methods by itself: this is for
+// handlers beside them whose answers stand in memory while a slow client reads.
+func Limit(n int, h http.Handler) http.Handler {
+	slots := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			h.ServeHTTP(w, r)
+		default:
+			WriteError(w, Errorf(http.StatusServiceUnavailable, NameBusy, "too many requests at once").After(time.Second))
+		}
+	})
+}
+
 type deadlineWriter struct {
 	responseWriter
 	rc *http.ResponseController

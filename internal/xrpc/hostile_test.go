@@ -157,3 +157,29 @@ func TestPackedBodiesAreNotTaken(t *testing.T) {
 		require.Equal(t, want, rec.Code, encoding)
 	}
 }
+
+func TestHandlersBesideTheMethodsAreBoundedInNumber(t *testing.T) {
+	t.Parallel()
+	inside, leave := make(chan struct{}), make(chan struct{})
+	h := xrpc.Limit(2, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		inside <- struct{}{}
+		<-leave
+	}))
+	ask := func() *httptest.ResponseRecorder {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody))
+		return rec
+	}
+	answers := make(chan int, 3)
+	for range 2 {
+		go func() { answers <- ask().Code }()
+		<-inside
+	}
+	over := ask()
+	require.Equal(t, http.StatusServiceUnavailable, over.Code)
+	require.NotEmpty(t, over.Header().Get("Retry-After"))
+	close(leave)
+	require.Equal(t, []int{200, 200}, []int{<-answers, <-answers})
+	go func() { <-inside }()
+	require.Equal(t, 200, ask().Code, "who has left gives room")
+}

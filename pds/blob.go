@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 	"github.com/jackc/pgx/v5"
@@ -106,8 +107,23 @@ func sniff(head []byte, declared string) string {
 	return anyBytes
 }
 
+// haveAll refuses what has a row and no file: a crash left it so, and nobody was told that
+// it is there. The caller holds the rows, so the collector takes none of the files.
+func (f blobFiles) haveAll(did syntax.DID, wanted map[cid.Cid]atdata.Blob) error {
+	for c := range wanted {
+		_, err := os.Stat(f.path(did, c))
+		if errors.Is(err, fs.ErrNotExist) {
+			return refused("BlobNotFound", "blob %s was not uploaded", c)
+		}
+		if err != nil {
+			return fmt.Errorf("look for blob %s of %s: %w", c, did, err)
+		}
+	}
+	return nil
+}
+
 // keep makes an upload the account's own: the row first, the file after. A crash between
-// them leaves a row that nobody sees and the collector takes.
+// them leaves a row that nobody sees, that no record may name and that the collector takes.
 func (s *Server) keep(ctx context.Context, did syntax.DID, up upload) (mimeType string, err error) {
 	crash.Point("pds/blob/received")
 	const upsert = `

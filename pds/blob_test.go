@@ -64,6 +64,22 @@ func TestBlobReferenceMustMatchTheUpload(t *testing.T) {
 	assert.Equal(t, "BlobNotFound", other.create(note, "a", m{"blob": ref}).name(), "another account's upload")
 }
 
+// The row of an upload stands before its file does: a crash between them, or in the collector's work, leaves a row alone.
+func TestRecordIsRefusedWhileItsBlobHasNoFile(t *testing.T) {
+	t.Parallel()
+	u := newBed(t).account("user")
+	up := u.ok(u.upload("image/png", png))
+	files, err := filepath.Glob(filepath.Join(u.deps.BlobDir, "did=*", "*"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	require.NoError(t, os.Remove(files[0]))
+	assert.Equal(t, "BlobNotFound", u.create(note, "a", m{"blob": up.JSON["blob"]}).name(), "nobody could ever read it")
+
+	u.ok(u.upload("image/png", png))
+	u.ok(u.create(note, "a", m{"blob": up.JSON["blob"]}))
+	assert.Equal(t, png, u.ok(u.blob(up.str("blob", "ref", "$link"))).Raw)
+}
+
 func TestUploadLimits(t *testing.T) {
 	t.Parallel()
 	u := newBed(t, func(c *Config) { c.MaxBlob = 1000 }).account("user")

@@ -131,6 +131,9 @@ func (s *Server) write(ctx context.Context, acc *account, changes []change, swap
 		if err != nil || len(writes) == 0 {
 			return err
 		}
+		if err := s.files.haveAll(acc.DID, blobsWanted(changes)); err != nil {
+			return err
+		}
 		rev, err := s.tids.nextRev(now.head.Rev)
 		if err != nil {
 			return fmt.Errorf("rev after %s of %s: %w", now.head.Rev, acc.DID, err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -151,4 +152,39 @@ func TestNoRecordStopsTheLedger(t *testing.T) {
 	require.Equal(t, 200, c.get("/xrpc/_health").Code)
 	c.restart()
 	require.Equal(t, 200, c.get("/xrpc/"+nsid+"getCapacity").Code)
+}
+
+// What waits for records that never come is bounded for each author, and what is over the bound is told so at once.
+func TestWhatWaitsIsBoundedForEachAuthor(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	ana := c.actor("ana")
+	const over = 30
+	var refs []strong
+	for len(refs) < maxWaitingPerAuthor+over {
+		var batch []repo.Write
+		for range min(100, maxWaitingPerAuthor+over-len(refs)) {
+			missing := strong{c.library.uri(lexicons.WorkTask, c.tid()), c.params.CID}
+			w, ref := ana.write(lexicons.WorkClaim, claimKey(missing, "s1"), claimRecord(missing, "s1"))
+			batch, refs = append(batch, w), append(refs, ref)
+		}
+		ana.deliver(ana.prepare(batch...))
+	}
+	var waiting, refused int
+	const count = `select count(*) filter (where status = 'waiting'), count(*) filter (where name = 'ParentMissing') from status where uri like $1`
+	require.NoError(t, c.world.pool.QueryRow(c.ctx, count, "at://"+ana.did.String()+"/%").Scan(&waiting, &refused))
+	require.Equal(t, []int{maxWaitingPerAuthor, over}, []int{waiting, refused})
+	ben := c.actor("ben").claim(strong{c.library.uri(lexicons.WorkTask, c.tid()), c.params.CID})
+	c.status(ben, "waiting")
+}
+
+func TestStrangersTextIsShortAndStorable(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{strings.Repeat("é", 3000), strings.Repeat("\xff", 3000), "a\x00b\nc\x1b[31m", ""} {
+		got := printable(s)
+		require.LessOrEqual(t, len(got), 1003)
+		require.True(t, utf8.ValidString(got))
+		require.NotContains(t, got, "\x00")
+		require.NotContains(t, got, "\x1b")
+	}
 }

@@ -113,3 +113,32 @@ func FuzzAuditor(f *testing.F) {
 		}
 	})
 }
+
+// Parameters may plan a steady epoch with a burn rate of nothing, which no cap can be divided by.
+func TestABurnRateOfNothingIsFound(t *testing.T) {
+	t.Parallel()
+	w := lived(t)
+	log := slices.Clone(w.Leaves)
+	for i, leaf := range log {
+		e, err := entry.Decode(leaf)
+		require.NoError(t, err)
+		switch e.Kind {
+		case entry.KindParameters:
+			e.Parameters.CapPolicy.RStartBps = 0
+			for j := range e.Parameters.Epochs {
+				e.Parameters.Epochs[j].Phase = entry.PhaseSteady
+			}
+		case entry.KindEpochOpen:
+			e.EpochOpen.Phase, e.EpochOpen.R = entry.PhaseSteady, entry.Ratio{Num: 0, Den: 10_000}
+		default:
+			continue
+		}
+		log[i], err = e.Encode()
+		require.NoError(t, err)
+	}
+	var said []string
+	for _, f := range replay(log).Findings() {
+		said = append(said, f.What)
+	}
+	require.Contains(t, said, "a burn rate of 0")
+}

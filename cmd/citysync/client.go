@@ -116,6 +116,12 @@ func (p *pdsClient) signUp(ctx context.Context, adminPassword string, a newAccou
 		return "", err
 	}
 	a.InviteCode = invite.Code
+	return p.createAccount(ctx, a)
+}
+
+// createAccount makes an account, or finds the one that an earlier call made whose answer
+// was lost. The caller has looked before that nobody has the handle.
+func (p *pdsClient) createAccount(ctx context.Context, a newAccount) (syntax.DID, error) {
 	var out struct {
 		DID syntax.DID `json:"did"`
 	}

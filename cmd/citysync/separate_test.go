@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/base64"
 	"io"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -14,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"city-sync.org/citysync/internal/identity"
 )
 
 var startedLine = regexp.MustCompile(`msg="service started" service=(\w+) pid=(\d+)`)
@@ -56,6 +61,7 @@ func TestCityInProcessesOfTheirOwnOnTwoHosts(t *testing.T) {
 	assert.Len(t, first.Refused, 11)
 	assert.Len(t, reposAt(t, second), 4, "an issuer, a redeemer and two of eight residents")
 	verified(t, town.ready.Web)
+	registersOnce(t, town)
 
 	// Each service dies in turn and comes back; what was done stays done.
 	for _, service := range []string{schemaLedger, schemaPDS2, schemaPDS, schemaAppView} {
@@ -82,6 +88,45 @@ func verified(t *testing.T, web string) {
 	var out bytes.Buffer
 	code := run(t.Context(), []string{"citysync", "verify", web}, nil, streams{&out, io.Discard})
 	require.Equal(t, 0, code, out.String())
+}
+
+// registersOnce gives another ledger an account in a running town, as its operator does.
+func registersOnce(t *testing.T, c *runningTown) {
+	t.Helper()
+	secrets := t.TempDir()
+	for _, name := range []string{fileRecovery, fileLogSeed, fileLedgerAccount} {
+		require.NoError(t, os.WriteFile(filepath.Join(secrets, name), []byte(randomHex(32)+"\n"), 0o600))
+	}
+	register := func(more ...string) (string, int) {
+		var out bytes.Buffer
+		args := append([]string{
+			"citysync", "ledger", "register", "--allow-loopback", "--plc-url", c.ready.PLC, "--pds-url", c.ready.PDS,
+			"--handle", "other-ledger.test", "--public-url", "http://localhost:1", "--secrets", secrets,
+		}, more...)
+		code := run(t.Context(), args, nil, streams{&out, io.Discard})
+		return out.String(), code
+	}
+	_, code := register()
+	require.Equal(t, 1, code, "an account needs an invite")
+	pds := newPDSClient(endpoint{base: c.ready.PDS, http: httpClient()})
+	var invite struct {
+		Code string `json:"code"`
+	}
+	admin := func(context.Context, string) (string, error) {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte("admin:"+c.ready.AdminPassword)), nil
+	}
+	require.NoError(t, pds.procedure(t.Context(), admin, "com.atproto.server.createInviteCode", map[string]any{"useCount": 1}, &invite))
+	first, code := register("--invite", invite.Code)
+	require.Equal(t, 0, code)
+	again, code := register()
+	require.Equal(t, 0, code)
+	assert.Equal(t, first, again)
+	did, err := pds.resolve(t.Context(), "other-ledger.test")
+	require.NoError(t, err)
+	assert.Contains(t, first, "ledger-did "+did.String()+"\nlog-vkey   "+did.String()+"+")
+	last, err := identity.NewPLC(c.ready.PLC, httpClient()).Last(t.Context(), did)
+	require.NoError(t, err)
+	assert.Equal(t, identity.Service{Type: typeLedger, Endpoint: "http://localhost:1"}, last.Services[fragmentLedger])
 }
 
 func reposAt(t *testing.T, host string) []string {

@@ -30,6 +30,11 @@ func refuse(name, format string, a ...any) error {
 	return &refusal{name, fmt.Sprintf(format, a...)}
 }
 
+func refusedAs(err error, name string) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.name == name
+}
+
 // dataDir is an open, marked and locked data folder.
 type dataDir struct {
 	path string

@@ -105,13 +105,26 @@ func survive(t *testing.T, open opener, bin, dir, data, ready string, rounds []s
 	calm := filepath.Join(dir, "calm")
 	output(t, dir, "cp", "-a", data, calm)
 
-	var told struct{ Web, Ledger, PDS, AdminPassword, LedgerDID string }
+	var told struct {
+		Web, Ledger, PDS, AdminPassword, LedgerDID string
+
+		Accounts []struct {
+			Handle, Password string
+			Roles            []string
+		}
+	}
 	raw, err := os.ReadFile(ready)
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(raw, &told))
 
 	c := open(t, bin, dir, data)
 	w, read, log := newWriter(t, told.PDS, told.AdminPassword), newConsumer(), newWatcher(t, told.Ledger)
+	counter := &desk{pds: told.PDS, ledger: told.Ledger, ledgerDID: told.LedgerDID}
+	for _, a := range told.Accounts {
+		if slices.Contains(a.Roles, "redeemer") {
+			counter.handle, counter.password = a.Handle, a.Password
+		}
+	}
 	acting, stopActing := context.WithCancel(t.Context())
 	watching, stopWatching := context.WithCancel(t.Context())
 	defer stopWatching()
@@ -120,6 +133,7 @@ func survive(t *testing.T, open opener, bin, dir, data, ready string, rounds []s
 	actors, alive := errgroup.WithContext(alive) // ends with the first error of any of them
 	var disturbed []figures
 	actors.Go(func() error { return w.run(acting) })
+	actors.Go(func() error { return counter.run(acting) })
 	actors.Go(func() error {
 		for acting.Err() == nil { // the one under way when the last round ends goes on to its end
 			f, err := demo(t.Context(), bin, ready, len(disturbed)+1)
@@ -177,16 +191,19 @@ func survive(t *testing.T, open opener, bin, dir, data, ready string, rounds []s
 	assert.Empty(t, read.wrong, "the order of the firehose")
 
 	var mints, burns int
+	var tills map[string][]int64
 	require.NoError(t, eventually(t.Context(), func(context.Context) error {
-		mints, burns = log.check(t)
+		mints, burns, tills = log.check(t)
 		if n := published(t, told.PDS, told.LedgerDID, lexicons.LedgerReceipt); n != mints+burns {
 			return fmt.Errorf("%d receipts of %d mints and %d burns", n, mints, burns)
 		}
 		return nil
 	}))
+	counter.check(t, tills)
 	stopWatching()
 	require.NoError(t, watchers.Wait())
-	t.Logf("%d checkpoints were served, all of one log; %d mints and %d burns, each with its one receipt", len(log.roots), mints, burns)
+	t.Logf("%d checkpoints were served, all of one log; %d mints and %d burns, each with its one receipt; %d records and %d tills acknowledged",
+		len(log.roots), mints, burns, len(w.acked), len(counter.bound))
 	t.Logf("%s", output(t, dir, bin, "verify", told.Web))
 	if c.postgres != nil {
 		c.rebuildAppView(t, read)

@@ -71,7 +71,7 @@ func (w *watcher) run(ctx context.Context) error {
 }
 
 // check holds the whole log as it is now against all that was served, and looks for anything done twice.
-func (w *watcher) check(t *testing.T) (mints, burns int) {
+func (w *watcher) check(t *testing.T) (mints, burns int, tills map[string][]int64) {
 	t.Helper()
 	status, raw, err := get(t.Context(), w.ledger+"/checkpoint")
 	require.NoError(t, err)
@@ -80,6 +80,7 @@ func (w *watcher) check(t *testing.T) (mints, burns int) {
 	require.NoError(t, err)
 	tree, err := tlog.NewTree(0, nil)
 	require.NoError(t, err)
+	tills = map[string][]int64{} // by key
 	minted, causes := map[string]int64{}, map[string]int64{}
 	for _, tile := range tlog.Tiles(tlog.EntriesLevel, head.Size) {
 		status, raw, err := get(t.Context(), w.ledger+"/"+tile.Path())
@@ -92,6 +93,10 @@ func (w *watcher) check(t *testing.T) (mints, burns int) {
 			e, err := entry.Decode(leaf)
 			require.NoError(t, err)
 			switch e.Kind {
+			case entry.KindBind:
+				if e.Bind.What == entry.BindTill {
+					tills[e.Bind.Key] = append(tills[e.Bind.Key], e.Seq)
+				}
 			case entry.KindMint:
 				mints++
 				if first, twice := minted[string(e.Nullifier)]; twice {
@@ -118,7 +123,7 @@ func (w *watcher) check(t *testing.T) (mints, burns int) {
 		require.NoError(t, err)
 		assert.NoError(t, tlog.CheckConsistency(proof, head.Size, head.Root, size, root), "the checkpoint of size %d that was served", size)
 	}
-	return mints, burns
+	return mints, burns, tills
 }
 
 // published counts a collection of the ledger's own repository.

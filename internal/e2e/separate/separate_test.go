@@ -129,7 +129,7 @@ func (c *city) wallsStand(t *testing.T, services ...string) {
 		if err != nil {
 			return err
 		}
-		defer conn.Close(t.Context()) //nolint:errcheck // it was only asked
+		defer conn.Close(t.Context())
 		_, err = conn.Exec(t.Context(), sql)
 		return err
 	}

@@ -47,8 +47,9 @@ func adminCommand(s streams) *cli.Command {
 		Name:  "admin",
 		Usage: "do the city's part of its set-up, as the city's account",
 		Flags: []cli.Flag{
-			stringFlag("ready-file", "", "`FILE` that dev wrote; it stands for the five flags below"),
+			stringFlag("ready-file", "", "`FILE` that dev wrote; it stands for the six flags below"),
 			stringFlag("pds-url", "", "`URL` of the city's PDS"),
+			stringFlag("plc-url", "", "`URL` of the did:plc directory, where organizations live on other PDSs too"),
 			stringFlag("ledger-url", "", "`URL` of the ledger"),
 			stringFlag("ledger-did", "", "`DID` of the ledger"),
 			stringFlag("city-handle", "", "`HANDLE` of the city's account"),
@@ -115,7 +116,7 @@ func newAdmin(ctx context.Context, c *cli.Command, s streams) (*admin, error) {
 		if !ok {
 			return nil, fmt.Errorf("ready file %s: no account %s", path, idCity)
 		}
-		p := newPDSClient(at(ready.PDS))
+		p := newNetworkClient(at(ready.PDS), ready.PLC)
 		return &admin{
 			city: p.session(syntax.DID(account.DID), account.Handle, account.Password), pds: p,
 			ledger: &ledgerClient{endpoint: at(ready.Ledger), did: syntax.DID(ready.LedgerDID)}, s: s,
@@ -130,7 +131,7 @@ func newAdmin(ctx context.Context, c *cli.Command, s streams) (*admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := newPDSClient(at(c.String("pds-url")))
+	p := newNetworkClient(at(c.String("pds-url")), c.String("plc-url"))
 	did, err := p.resolve(ctx, c.String("city-handle"))
 	if err != nil {
 		return nil, err

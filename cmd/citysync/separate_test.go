@@ -15,10 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"city-sync.org/citysync/internal/identity"
+	"city-sync.org/citysync/lexicons"
 )
 
 var startedLine = regexp.MustCompile(`msg="service started" service=(\w+) pid=(\d+)`)
@@ -62,6 +64,7 @@ func TestCityInProcessesOfTheirOwnOnTwoHosts(t *testing.T) {
 	assert.Len(t, reposAt(t, second), 4, "an issuer, a redeemer and two of eight residents")
 	verified(t, town.ready.Web)
 	registersOnce(t, town)
+	approvesFromAway(t, town)
 
 	// Each service dies in turn and comes back; what was done stays done.
 	for _, service := range []string{schemaLedger, schemaPDS2, schemaPDS, schemaAppView} {
@@ -127,6 +130,23 @@ func registersOnce(t *testing.T, c *runningTown) {
 	last, err := identity.NewPLC(c.ready.PLC, httpClient()).Last(t.Context(), did)
 	require.NoError(t, err)
 	assert.Equal(t, identity.Service{Type: typeLedger, Endpoint: "http://localhost:1"}, last.Services[fragmentLedger])
+}
+
+// approvesFromAway lets the city approve a draft that stands on the other PDS.
+func approvesFromAway(t *testing.T, c *runningTown) {
+	t.Helper()
+	parks, ok := c.ready.account("PRK")
+	require.True(t, ok)
+	pds := newNetworkClient(endpoint{base: c.ready.PDS, http: httpClient()}, c.ready.PLC)
+	drafts, err := pds.list(t.Context(), syntax.DID(parks.DID), lexicons.CatalogEntry)
+	require.NoError(t, err)
+	require.NotEmpty(t, drafts)
+	file := filepath.Join(t.TempDir(), "ready.json")
+	require.NoError(t, writeReady(file, c.ready))
+	var out bytes.Buffer
+	code := run(t.Context(), []string{"citysync", "admin", "--ready-file", file, "approve", "--draft", drafts[0].URI.String()}, nil, streams{&out, io.Discard})
+	require.Equal(t, 0, code)
+	assert.Contains(t, out.String(), "at://"+c.ready.City.DID+"/"+lexicons.CatalogEntry+"/")
 }
 
 func reposAt(t *testing.T, host string) []string {

@@ -125,12 +125,12 @@ func (a *Auditor) terms(e *entry.Entry, ep *epoch, who *role) {
 	if !a.check(e, tier != nil && tier.CreditsPerHour == r.TierRate, "tier %d has another rate than %d", r.Tier, r.TierRate) {
 		return
 	}
-	shortest := longest
-	if r.MinMinutes > 0 {
-		shortest = r.MinMinutes
-	}
 	if r.MaxMinutes > 0 {
 		longest = min(longest, r.MaxMinutes)
+	}
+	shortest := longest // an entry that names no least time is paid for the most
+	if r.MinMinutes > 0 {
+		shortest = r.MinMinutes
 	}
 	// in sixtieths of a credit and basis points
 	pay := r.Credits * 60 * 10_000

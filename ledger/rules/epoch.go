@@ -35,8 +35,8 @@ type sums struct {
 }
 
 // month gives the index of the month that holds t.
-func (e *epoch) month(t time.Time) (int, bool) {
-	i := slices.IndexFunc(e.months, func(m span) bool { return m.holds(t) })
+func (ep *epoch) month(t time.Time) (int, bool) {
+	i := slices.IndexFunc(ep.months, func(m span) bool { return m.holds(t) })
 	return i, i >= 0
 }
 

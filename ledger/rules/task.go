@@ -210,8 +210,8 @@ func checkShifts(c AcceptTask) error {
 	return refuse(InvalidRecord, figures{"sensitivity": c.Entry.Sensitivity})
 }
 
-// band checks the credits against the tier: rate × the minutes that the entry allows and the shortest shift has room for,
-// give or take the band.
+// band checks the credits against the tier: rate × the time that is paid, give or take the band. That time is what the entry allows, as
+// far as the shortest shift has room for it; an entry that names no least time is paid for the most. A shift may be open for longer.
 func (ep *epoch) band(c AcceptTask) (rate int64, err error) {
 	tier := ep.params.tier(c.Entry.Tier)
 	if tier == nil {
@@ -221,12 +221,12 @@ func (ep *epoch) band(c AcceptTask) (rate int64, err error) {
 	for _, sh := range c.Shifts {
 		most = min(most, int64(sh.EndsAt.Sub(sh.StartsAt)/time.Minute))
 	}
+	if c.Entry.MaxMinutes > 0 {
+		most = min(most, c.Entry.MaxMinutes)
+	}
 	least := most
 	if c.Entry.MinMinutes > 0 {
 		least = c.Entry.MinMinutes
-	}
-	if c.Entry.MaxMinutes > 0 {
-		most = min(most, c.Entry.MaxMinutes)
 	}
 	// credits × 60 × bps between rate × least × (bps − band) and rate × most × (bps + band)
 	paid := c.Credits * 60 * bps

@@ -87,6 +87,20 @@ func TestTaskAcceptedOnce(t *testing.T) {
 	assert.EqualValues(t, 1, totals.Tasks)
 }
 
+func TestShiftMayBeOpenForLongerThanIsPaid(t *testing.T) {
+	t.Parallel()
+	w := rulestest.NewTown(t)
+	task := w.Task(rulestest.Library, "t", 1)
+	task.Entry.MinMinutes, task.Entry.MaxMinutes = 0, 120
+	task.Shifts[0].EndsAt = task.Shifts[0].StartsAt.Add(5 * time.Hour)
+	w.Must(task) // two hours at 8
+	task = w.Task(rulestest.Library, "u", 1)
+	task.Entry.MinMinutes, task.Entry.MaxMinutes = 0, 120
+	task.Shifts[0].EndsAt = task.Shifts[0].StartsAt.Add(5 * time.Hour)
+	task.Credits = 15
+	w.Refused(rules.OutsideTierBand, task)
+}
+
 func TestTaskBandWidens(t *testing.T) {
 	t.Parallel()
 	w := rulestest.NewTown(t)

@@ -200,14 +200,14 @@ func survive(t *testing.T, open opener, bin, dir, data, ready string, rounds []s
 		return nil
 	}))
 	counter.check(t, tills)
-	stopWatching()
-	require.NoError(t, watchers.Wait())
 	t.Logf("%d checkpoints were served, all of one log; %d mints and %d burns, each with its one receipt; %d records and %d tills acknowledged",
 		len(log.roots), mints, burns, len(w.acked), len(counter.bound))
 	t.Logf("%s", output(t, dir, bin, "verify", told.Web))
 	if c.postgres != nil {
-		c.rebuildAppView(t, read)
+		c.rebuildAppView(t, read, log)
 	}
+	stopWatching()
+	require.NoError(t, watchers.Wait())
 	c.close(t)
 	for _, p := range c.procs {
 		raw, err := os.ReadFile(p.log())

@@ -25,7 +25,7 @@ type watcher struct {
 	ledger string
 	vkey   string
 	roots  map[int64]tlog.Hash
-	sizes  atomic.Int64
+	size   atomic.Int64 // of the last one
 }
 
 func newWatcher(t *testing.T, ledger string) *watcher {
@@ -60,7 +60,7 @@ func (w *watcher) run(ctx context.Context) error {
 				return fmt.Errorf("the log went back from %d to %d", last, cp.Size)
 			}
 			w.roots[cp.Size], last = cp.Root, cp.Size
-			w.sizes.Store(last)
+			w.size.Store(last)
 		}
 		select {
 		case <-ctx.Done():

@@ -169,20 +169,24 @@ func (p *process) serves(ctx context.Context, t *testing.T) {
 	}), "%s does not come back; see %s", p.name, p.log())
 }
 
-// eventually asks again until there is no error.
+// eventually asks again until there is no error. Where time is up, the error is that of the last question that was answered.
 func eventually(ctx context.Context, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	var last error
 	for {
 		err := ask(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w (%w)", err, context.Cause(ctx))
+			return fmt.Errorf("%w (%w)", last, context.Cause(ctx))
 		case <-tick.C:
 		}
 	}

@@ -74,7 +74,7 @@ func TestNothingIsLostOrDoneTwiceByOneProcess(t *testing.T) {
 	// The founding itself goes on where it was killed.
 	data, ready := found(t, bin, dir,
 		"pds/create/after-signup#1", "pds/create/after-plc#3", "pds/create/after-commit#4", "ledger/sequencer/after-commit#1",
-		"pds/write/after-commit#2", "ledger/intake/before-cursor#9", "appview/event/before-commit#20", "ledger/checkpoint/before-sign#5",
+		"ledger/checkpoint/before-sign#1", "pds/write/after-commit#2", "ledger/intake/before-cursor#4", "appview/event/before-commit#5",
 	)
 	var some []string
 	for i, round := range rounds(t) {

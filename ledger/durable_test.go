@@ -342,7 +342,7 @@ func TestPublishedLogProvesItself(t *testing.T) { // L1, L5, L12
 
 type tileReader struct{ c *founded }
 
-func (r tileReader) Height() int { return tileHeight }
+func (r tileReader) Height() int { return 8 }
 
 func (r tileReader) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	var out [][]byte

@@ -7,11 +7,10 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/mod/sumdb/tlog"
-
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/rules"
+	"city-sync.org/citysync/ledger/tlog"
 )
 
 const nsid = "org.city-sync.ledger."
@@ -125,15 +124,15 @@ func (l *Ledger) getInclusionProof(c *xrpc.Call) (any, error) {
 	if seq < 0 || seq >= size || size > newest {
 		return nil, notFound("the log has no such entry or size")
 	}
-	proof, err := tlog.ProveRecord(size, seq, l.seq.log)
+	proof, err := tlog.ProveInclusion(size, seq, l.seq.log)
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := l.seq.log.ReadHashes([]int64{tlog.StoredHashIndex(0, seq)})
+	leaf, err := tlog.ReadLeaf(seq, l.seq.log)
 	if err != nil {
 		return nil, err
 	}
-	return map[string]any{"seq": seq, "treeSize": size, "leafHash": b64(leaf[0]), "hashes": b64s(proof)}, nil
+	return map[string]any{"seq": seq, "treeSize": size, "leafHash": b64(leaf), "hashes": b64s(proof)}, nil
 }
 
 func (l *Ledger) getConsistencyProof(c *xrpc.Call) (any, error) {
@@ -149,7 +148,7 @@ func (l *Ledger) getConsistencyProof(c *xrpc.Call) (any, error) {
 	if from == 0 || from > to || to > newest {
 		return nil, notFound("the log has no such size")
 	}
-	proof, err := tlog.ProveTree(to, from, l.seq.log)
+	proof, err := tlog.ProveConsistency(to, from, l.seq.log)
 	if err != nil {
 		return nil, err
 	}

@@ -13,14 +13,13 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 	"golang.org/x/sync/errgroup"
 
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/follow"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/ledger/tlog"
 )
 
 // Config is what an operator decides.
@@ -106,16 +105,9 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	signer, err := note.NewSigner(deps.LogKey)
+	vkey, err := tlog.VerifierKey(cfg.DID.String(), deps.LogKey)
 	if err != nil {
-		return nil, fmt.Errorf("ledger: log key: %w", err)
-	}
-	if signer.Name() != cfg.DID.String() {
-		return nil, fmt.Errorf("ledger: the log key is named %q, not %s", signer.Name(), cfg.DID)
-	}
-	vkey, err := verifierKey(deps.LogKey)
-	if err != nil {
-		return nil, fmt.Errorf("ledger: log key: %w", err)
+		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	m := newMetrics(deps.Metrics)
 	st := &store{pool: deps.Pool}
@@ -126,7 +118,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: time zone: %w", err)
 	}
-	seq, err := newSequencer(ctx, st, cfg, deps, signer, loc)
+	seq, err := newSequencer(ctx, st, cfg, deps, loc)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"crypto/ed25519"
 	"encoding/base64"
 
 	"city-sync.org/citysync/ledger/entry"
@@ -45,16 +44,4 @@ func receiptRecord(e *entry.Entry, leafHash []byte) map[string]any {
 
 func jsonBytes(b []byte) map[string]any {
 	return map[string]any{"$bytes": base64.RawStdEncoding.EncodeToString(b)}
-}
-
-// publicOf turns a note's algorithm byte and Ed25519 seed into its algorithm byte and public key.
-func publicOf(raw []byte) []byte {
-	if len(raw) != 1+ed25519.SeedSize {
-		return nil
-	}
-	public, ok := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
-	if !ok {
-		return nil
-	}
-	return append([]byte{raw[0]}, public...)
 }

@@ -12,13 +12,13 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/rules"
+	"city-sync.org/citysync/ledger/tlog"
 )
 
 const (
@@ -245,7 +245,9 @@ func (s *sequencer) commit(ctx context.Context, cmds []*command) (err error) {
 	}
 	crash.Point("ledger/sequencer/after-commit")
 	if len(b.entries) > 0 {
-		s.log.accept(int64(len(b.entries)), nodes)
+		if err := s.log.accept(int64(len(b.entries)), nodes); err != nil {
+			return err
+		}
 		s.totals.Store(new(s.state.Epochs()))
 		if err := s.publish(ctx, root); err != nil {
 			return err

@@ -2,20 +2,15 @@ package ledger
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/rules"
+	"city-sync.org/citysync/ledger/tlog"
 )
 
 // bind ties the schema to one city, one ledger and one time zone: a log is never continued under another.
@@ -34,7 +29,7 @@ func (s *store) bind(ctx context.Context, cfg Config) error {
 }
 
 // newSequencer takes the writer's place and reloads the state from the log.
-func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, signer note.Signer, loc *time.Location) (*sequencer, error) {
+func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *time.Location) (*sequencer, error) {
 	patience := cfg.WriterWait
 	if patience <= 0 {
 		patience = defaultWriterWait
@@ -47,7 +42,7 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, signer 
 		store: st, conn: conn, term: term, clock: deps.Clock, log: &treeLog{}, state: rules.NewState(loc),
 		bound: map[syntax.DID]*entry.Bind{}, queue: make(chan *command, maxQueue), ended: make(chan struct{}), grown: make(chan struct{}, 1),
 		sign: func(size int64, root tlog.Hash) (*Checkpoint, error) {
-			return signCheckpoint(signer, size, root, deps.Clock.Now())
+			return signCheckpoint(tlog.Checkpoint{Origin: cfg.DID.String(), Size: size, Root: root}, deps.LogKey, deps.Clock.Now())
 		},
 	}
 	if err := s.load(ctx); err != nil {
@@ -82,13 +77,9 @@ func (s *sequencer) load(ctx context.Context) error {
 
 // replayed takes one stored entry back into the tree and the state.
 func (s *sequencer) replayed(row *logRow) error {
-	hash := tlog.RecordHash(row.Leaf)
+	hash := tlog.LeafHash(row.Leaf)
 	if string(hash[:]) != string(row.Hash) {
 		return broken("entry %d is not what its hash says", row.Seq)
-	}
-	nodes, _, err := s.log.growHashes([]tlog.Hash{hash})
-	if err != nil {
-		return err
 	}
 	e, err := entry.Decode(row.Leaf)
 	if err != nil {
@@ -107,8 +98,7 @@ func (s *sequencer) replayed(row *logRow) error {
 		return broken("entry %d: %w", row.Seq, err)
 	}
 	s.note(e)
-	s.log.accept(1, nodes)
-	return nil
+	return s.log.replayed(hash)
 }
 
 // checkTree compares the stored head and nodes with the tree of the leaves.
@@ -117,7 +107,7 @@ func (s *sequencer) checkTree(ctx context.Context, size int64, root tlog.Hash) e
 		return broken("the log has %d entries, its head says %d", s.log.size(), size)
 	}
 	if size > 0 {
-		have, err := tlog.TreeHash(size, s.log)
+		have, err := tlog.Root(size, s.log)
 		if err != nil {
 			return err
 		}
@@ -129,11 +119,12 @@ func (s *sequencer) checkTree(ctx context.Context, size int64, root tlog.Hash) e
 	if err != nil {
 		return err
 	}
-	if len(stored) != len(s.log.hashes) {
-		return broken("the tree has %d stored hashes, should have %d", len(stored), len(s.log.hashes))
+	want := s.log.tree.Hashes() // nobody else has the log yet
+	if len(stored) != len(want) {
+		return broken("the tree has %d stored hashes, should have %d", len(stored), len(want))
 	}
 	for i := range stored {
-		if stored[i] != s.log.hashes[i] {
+		if stored[i] != want[i] {
 			return broken("stored hash %d of the tree is wrong", i)
 		}
 	}
@@ -188,38 +179,10 @@ func (s *sequencer) close() {
 	_ = s.conn.Close(ctx) // the server frees the lock in any case
 }
 
-func signCheckpoint(signer note.Signer, size int64, root tlog.Hash, at time.Time) (*Checkpoint, error) {
-	text := fmt.Sprintf("%s\n%d\n%s\n", signer.Name(), size, base64.StdEncoding.EncodeToString(root[:]))
-	signed, err := note.Sign(&note.Note{Text: text}, signer)
+func signCheckpoint(c tlog.Checkpoint, skey string, at time.Time) (*Checkpoint, error) {
+	signed, err := tlog.Sign(c, skey)
 	if err != nil {
 		return nil, err
 	}
-	return &Checkpoint{Size: size, Root: root, Note: signed, At: at.UTC().Truncate(time.Second)}, nil
-}
-
-// NewLogKey makes a log's key pair as signed notes write them. The name is the ledger's DID, which is also the log's origin.
-func NewLogKey(did syntax.DID, random interface{ Read([]byte) (int, error) }) (skey, vkey string, err error) {
-	return note.GenerateKey(random, did.String())
-}
-
-// VerifierKey gives the public half of a log's private key.
-func VerifierKey(skey string) (string, error) { return verifierKey(skey) }
-
-// verifierKey derives name+hash+base64(alg ‖ public key) from PRIVATE+KEY+name+hash+base64(alg ‖ seed).
-func verifierKey(skey string) (string, error) {
-	if _, err := note.NewSigner(skey); err != nil {
-		return "", err
-	}
-	parts := strings.Split(skey, "+")
-	if len(parts) < 5 {
-		return "", errors.New("malformed private key")
-	}
-	name := parts[2]
-	raw, err := base64.StdEncoding.DecodeString(strings.Join(parts[4:], "+"))
-	if err != nil {
-		return "", fmt.Errorf("malformed private key: %w", err)
-	}
-	pub := publicOf(raw)
-	h := sha256.Sum256(append([]byte(name+"\n"), pub...))
-	return fmt.Sprintf("%s+%08x+%s", name, uint32(h[0])<<24|uint32(h[1])<<16|uint32(h[2])<<8|uint32(h[3]), base64.StdEncoding.EncodeToString(pub)), nil
+	return &Checkpoint{Size: c.Size, Root: c.Root, Note: signed, At: at.UTC().Truncate(time.Second)}, nil
 }

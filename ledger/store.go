@@ -12,7 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/mod/sumdb/tlog"
+
+	"city-sync.org/citysync/ledger/tlog"
 )
 
 //go:embed migrations/*.sql
@@ -156,10 +157,10 @@ func (s *store) writeBatch(ctx context.Context, b *batch, term, size int64, node
 }
 
 func copyLog(ctx context.Context, b *batch, size int64, nodes []tlog.Hash) error {
-	first := tlog.StoredHashCount(size)
+	first := tlog.NodeCount(size)
 	entries, openings := make([][]any, 0, len(b.entries)), make([][]any, 0, len(b.entries))
 	for _, e := range b.entries {
-		hash := tlog.RecordHash(e.leaf)
+		hash := tlog.LeafHash(e.leaf)
 		entries = append(entries, []any{e.entry.Seq, string(e.entry.Kind), e.leaf, hash[:]})
 		if e.opening != nil {
 			openings = append(openings, []any{e.entry.Seq, e.opening})

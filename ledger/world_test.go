@@ -27,6 +27,7 @@ import (
 	"city-sync.org/citysync/internal/pg/pgtest"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/ledger/tlog"
 	"city-sync.org/citysync/lexicons"
 )
 
@@ -72,6 +73,11 @@ type actor struct {
 type strong struct {
 	URI string `json:"uri"`
 	CID string `json:"cid"`
+}
+
+// NewLogKey makes the keys of a ledger's log.
+func NewLogKey(did syntax.DID, random io.Reader) (skey, vkey string, err error) {
+	return tlog.GenerateKey(random, did.String())
 }
 
 func newWorld(t *testing.T) *world {

@@ -1,6 +1,7 @@
 package tlog
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -65,7 +66,8 @@ func ParseCheckpoint(text string) (Checkpoint, error) {
 	return c, nil
 }
 
-// GenerateKey makes a log key named origin: the secret and the public one, as signed notes write them.
+// GenerateKey makes a log key named origin: the secret and the public one, as signed notes write them. It reads a seed of 32 bytes;
+// the same seed makes the same keys.
 func GenerateKey(random io.Reader, origin string) (skey, vkey string, err error) {
 	skey, vkey, err = note.GenerateKey(random, origin)
 	if err != nil {
@@ -77,14 +79,43 @@ func GenerateKey(random io.Reader, origin string) (skey, vkey string, err error)
 	return skey, vkey, nil
 }
 
-// Sign gives the signed note of a checkpoint. The key's name must be the origin.
-func Sign(c Checkpoint, skey string) ([]byte, error) {
+// VerifierKey gives the public key that belongs to the secret key of the log named origin.
+func VerifierKey(origin, skey string) (string, error) {
+	if _, err := signerOf(origin, skey); err != nil {
+		return "", err
+	}
+	encoded := strings.SplitN(skey, "+", 5)[4] // PRIVATE+KEY+name+hash+base64, as the signer has checked
+	raw, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return "", fmt.Errorf("log key: %w", err)
+	}
+	public, ok := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
+	if !ok {
+		return "", errors.New("log key: no Ed25519 key")
+	}
+	vkey, err := note.NewEd25519VerifierKey(origin, public)
+	if err != nil {
+		return "", fmt.Errorf("log key %q: %w", origin, err)
+	}
+	return vkey, nil
+}
+
+func signerOf(origin, skey string) (note.Signer, error) {
 	signer, err := note.NewSigner(skey)
 	if err != nil {
 		return nil, fmt.Errorf("log key: %w", err)
 	}
-	if signer.Name() != c.Origin {
-		return nil, fmt.Errorf("log key is named %q, the log %q", signer.Name(), c.Origin)
+	if signer.Name() != origin {
+		return nil, fmt.Errorf("log key is named %q, the log %q", signer.Name(), origin)
+	}
+	return signer, nil
+}
+
+// Sign gives the signed note of a checkpoint. The key's name must be the origin.
+func Sign(c Checkpoint, skey string) ([]byte, error) {
+	signer, err := signerOf(c.Origin, skey)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := ParseCheckpoint(c.Text()); err != nil {
 		return nil, err

@@ -62,10 +62,24 @@ func TestTreeAgreesWithTheDefinition(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, root)
 
-		added, root, err := tlog.Append(int64(split), rest, grown(t, split))
+		part := grown(t, split)
+		added, root, err := tlog.Append(int64(split), rest, part)
 		require.NoError(t, err)
+		require.EqualValues(t, split, part.Size(), "it changes nothing")
 		require.Equal(t, want, root, "in one batch")
 		require.EqualValues(t, tlog.NodeCount(int64(n))-tlog.NodeCount(int64(split)), len(added))
+
+		require.Error(t, part.Extend(int64(n-split+1), added), "a leaf too many for these hashes")
+		require.NoError(t, part.Extend(int64(n-split), added))
+		require.Equal(t, tree, part)
+		require.Len(t, part.Hashes(), int(tlog.NodeCount(int64(n))))
+		last, err := tlog.ReadLeaf(int64(n-1), part)
+		require.NoError(t, err)
+		require.Equal(t, tlog.LeafHash(leaf(n-1)), last)
+		for _, beyond := range []int64{-1, int64(n)} {
+			_, err = tlog.ReadLeaf(beyond, part)
+			require.Error(t, err)
+		}
 	})
 }
 
@@ -250,6 +264,23 @@ func TestCheckpointIsSignedUnderItsOrigin(t *testing.T) {
 	c.Extensions = []string{""}
 	_, err = tlog.Sign(c, skey)
 	require.ErrorIs(t, err, tlog.ErrCheckpoint)
+}
+
+func TestVerifierKeyIsThatOfTheSecretKey(t *testing.T) {
+	t.Parallel()
+	for _, seed := range []byte{0, 7, 0xfb} { // the last has plus signs in its base64
+		skey, vkey, err := tlog.GenerateKey(bytes.NewReader(bytes.Repeat([]byte{seed}, 32)), origin)
+		require.NoError(t, err)
+		public, err := tlog.VerifierKey(origin, skey)
+		require.NoError(t, err)
+		assert.Equal(t, vkey, public)
+		_, err = tlog.VerifierKey("did:plc:other", skey)
+		require.ErrorContains(t, err, "did:plc:other")
+		for _, bad := range []string{"", vkey, skey[:len(skey)-4], "PRIVATE+KEY+" + vkey} {
+			_, err = tlog.VerifierKey(origin, bad)
+			require.Error(t, err, "%q", bad)
+		}
+	}
 }
 
 // T3

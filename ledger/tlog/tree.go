@@ -63,6 +63,21 @@ func Append(size int64, leaves []Hash, nodes Nodes) (added []Hash, root Hash, er
 	return added, root, nil
 }
 
+// ReadLeaf gives the hash of the leaf at index.
+func ReadLeaf(index int64, nodes Nodes) (Hash, error) {
+	if index < 0 {
+		return Hash{}, fmt.Errorf("leaf %d", index)
+	}
+	hashes, err := nodes.ReadHashes([]int64{tlog.StoredHashIndex(0, index)})
+	if err != nil {
+		return Hash{}, fmt.Errorf("leaf %d: %w", index, err)
+	}
+	if len(hashes) != 1 {
+		return Hash{}, fmt.Errorf("leaf %d: %d hashes", index, len(hashes))
+	}
+	return hashes[0], nil
+}
+
 // Root is the root of the tree of the first size leaves.
 func Root(size int64, nodes Nodes) (Hash, error) {
 	root, err := tlog.TreeHash(size, nodes)
@@ -102,6 +117,19 @@ func (t *Tree) AppendHash(leaf Hash) error {
 	t.size++
 	return nil
 }
+
+// Extend adds leaves by the stored hashes that Append gave for them.
+func (t *Tree) Extend(leaves int64, added []Hash) error {
+	if leaves < 0 || int64(len(added)) != NodeCount(t.size+leaves)-NodeCount(t.size) {
+		return fmt.Errorf("%d stored hashes for %d leaves after %d", len(added), leaves, t.size)
+	}
+	t.nodes = append(t.nodes, added...)
+	t.size += leaves
+	return nil
+}
+
+// Hashes are the stored hashes in the order of their indexes. They are the tree's own: not to be changed.
+func (t *Tree) Hashes() []Hash { return t.nodes }
 
 // ReadHashes implements Nodes.
 func (t *Tree) ReadHashes(indexes []int64) ([]Hash, error) {

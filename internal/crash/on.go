@@ -33,8 +33,7 @@ func Point(label string) {
 	name, count, _ := strings.Cut(text, "#")
 	n, err := strconv.Atoi(count)
 	if !slices.Contains(labels, name) || err != nil || n < 1 {
-		fmt.Fprintf(os.Stderr, "crash: %q is no label#n\n", text)
-		os.Exit(2)
+		die("%q is no label#n", text)
 	}
 	if name != label {
 		return
@@ -48,10 +47,14 @@ func Point(label string) {
 		return
 	}
 	if err := os.Remove(path); err != nil {
-		fmt.Fprintf(os.Stderr, "crash: %v\n", err)
-		os.Exit(2)
+		die("%v", err)
 	}
-	fmt.Fprintf(os.Stderr, "crash: %s\n", text)
+	die("%s", text)
+}
+
+// die runs nothing on the way out.
+func die(format string, a ...any) {
+	fmt.Fprintf(os.Stderr, "crash: "+format+"\n", a...)
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
 }

@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	defaultMaxAnswer  = 8 << 20
-	maxErrorAnswer    = 64 << 10
-	defaultRetryAfter = time.Second
+	defaultMaxAnswer = 8 << 20
+	maxErrorAnswer   = 64 << 10
 )
 
 // ErrAnswerTooLarge is returned when an answer is longer than the client's limit.
@@ -195,31 +194,6 @@ func retryAfter(resp *http.Response) time.Duration {
 		return 0
 	}
 	return min(time.Duration(min(n, int(maxRetryAfter/time.Second)))*time.Second, maxRetryAfter)
-}
-
-// Retry runs fn until it answers anything but 503 or 429, for at most limit in all, waiting as long as the
-// answer's Retry-After says. fn must be safe to repeat.
-func Retry(ctx context.Context, limit time.Duration, fn func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for {
-		err := fn()
-		var e *Error
-		if !errors.As(err, &e) || e.Status != http.StatusServiceUnavailable && e.Status != http.StatusTooManyRequests {
-			return err
-		}
-		wait := e.RetryAfter
-		if wait <= 0 {
-			wait = defaultRetryAfter
-		}
-		t := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return err
-		case <-t.C:
-		}
-	}
 }
 
 // limitBody makes reading past max bytes an error, where io.LimitReader would end silently.

@@ -20,10 +20,8 @@ const (
 	NameAuthMissing      = "AuthMissing"
 	NameBusy             = "NotEnoughResources"
 	NameUpstreamFailure  = "UpstreamFailure"
-	NameUpstreamTimeout  = "UpstreamTimeout"
 	NameNotFound         = "NotFound"
 	NameUnsupportedMedia = "UnsupportedMediaType"
-	NameAddressRefused   = "AddressRefused"
 	maxErrorName         = 128
 	maxErrorMessage      = 4096
 	maxRetryAfter        = time.Hour
@@ -77,12 +75,6 @@ func (e *Error) After(d time.Duration) *Error {
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.Name == e.Name && (t.Status == 0 || t.Status == e.Status)
-}
-
-// HasName reports whether err is, or wraps, an *Error of that name.
-func HasName(err error, name string) bool {
-	var xe *Error
-	return errors.As(err, &xe) && xe.Name == name
 }
 
 type errorBody struct {

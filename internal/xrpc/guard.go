@@ -1,7 +1,6 @@
 package xrpc
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -169,21 +168,4 @@ func isPublic(a netip.Addr) bool {
 		}
 	}
 	return true
-}
-
-// OutboundError turns what came of a request to somebody else's service into what our own caller may see.
-func OutboundError(err error) *Error {
-	var own *Error
-	var timeout net.Error
-	switch {
-	case errors.As(err, &own):
-		return Errorf(http.StatusBadGateway, NameUpstreamFailure, "the other service answered %s", own.Name)
-	case errors.Is(err, ErrAddressRefused):
-		return Errorf(http.StatusBadRequest, NameAddressRefused, "that address may not be asked")
-	case errors.Is(err, ErrAnswerTooLarge):
-		return Errorf(http.StatusBadGateway, NameUpstreamFailure, "the other service's answer is too long")
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return Errorf(http.StatusGatewayTimeout, NameUpstreamTimeout, "the other service did not answer in time").After(5 * time.Second)
-	}
-	return Errorf(http.StatusBadGateway, NameUpstreamFailure, "the other service could not be asked").After(5 * time.Second)
 }

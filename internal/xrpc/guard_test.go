@@ -109,7 +109,6 @@ func TestGuardedClientOnLoopback(t *testing.T) {
 
 	_, _, err := get(GuardedClient(GuardConfig{}), "/ok")
 	require.ErrorIs(t, err, ErrAddressRefused)
-	assert.Equal(t, NameAddressRefused, OutboundError(err).Name)
 
 	c := GuardedClient(GuardConfig{AllowLoopback: true, MaxBytes: 1000})
 	status, body, err := get(c, "/ok")
@@ -124,7 +123,6 @@ func TestGuardedClientOnLoopback(t *testing.T) {
 	for _, path := range []string{"/bomb", "/long"} {
 		_, _, err = get(c, path)
 		require.ErrorIs(t, err, ErrAnswerTooLarge, path)
-		assert.Equal(t, 502, OutboundError(err).Status)
 	}
 
 	follow := GuardedClient(GuardConfig{AllowLoopback: true, MaxRedirects: 2})
@@ -138,22 +136,12 @@ func TestGuardedClientOnLoopback(t *testing.T) {
 	}
 
 	_, _, err = get(GuardedClient(GuardConfig{AllowLoopback: true, Timeout: 50 * time.Millisecond}), "/stall")
-	require.Error(t, err)
-	assert.Equal(t, NameUpstreamTimeout, OutboundError(err).Name)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
-func TestOutboundErrorHidesTheOtherSide(t *testing.T) {
-	t.Parallel()
-	e := OutboundError(Errorf(500, "Secret", "their text"))
-	assert.Equal(t, 502, e.Status)
-	assert.NotContains(t, e.Message, "their text")
-	assert.Equal(t, NameUpstreamTimeout, OutboundError(context.DeadlineExceeded).Name)
-	assert.Equal(t, NameUpstreamFailure, OutboundError(io.ErrUnexpectedEOF).Name)
-}
 
 func TestGuardedClientOpensAWebSocket(t *testing.T) {
 	t.Parallel()

@@ -116,7 +116,7 @@ func FuzzServiceToken(f *testing.F) {
 	f.Fuzz(func(t *testing.T, tok string) {
 		auth := xrpc.NewServiceAuth(xrpc.ServiceAuthConfig{
 			Directory: &book{known: map[syntax.DID]atcrypto.PublicKey{alice: pub}, cached: map[syntax.DID]atcrypto.PublicKey{}},
-			Audience:  []string{ledger}, Replay: xrpc.NewMemoryReplay(now, 10), Clock: now,
+			Audience:  []string{ledger}, Replay: &memoryReplay{clock: now}, Clock: now,
 		})
 		did, err := auth.Verify(context.Background(), tok, lxm)
 		if err != nil {

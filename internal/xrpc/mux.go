@@ -91,7 +91,7 @@ func NewMux(cfg Config) *Mux {
 		WriteError(w, Errorf(http.StatusNotImplemented, NameNotImplemented, "method not implemented"))
 	})
 	m.routes.HandleFunc("/xrpc/{nsid}", m.serveMethod)
-	m.entry = Deadlines(http.HandlerFunc(m.serve))
+	m.entry = deadlines(http.HandlerFunc(m.serve))
 	return m
 }
 

@@ -47,8 +47,7 @@ func (l *lockedBuffer) String() string {
 
 func serve(t *testing.T, m *xrpc.Mux) *httptest.Server {
 	t.Helper()
-	srv := httptest.NewUnstartedServer(nil)
-	srv.Config = xrpc.NewServer(m)
+	srv := httptest.NewUnstartedServer(m)
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	srv.Start()
 	t.Cleanup(srv.Close)

@@ -8,32 +8,15 @@ import (
 )
 
 const (
-	headerTimeout  = 10 * time.Second
-	idleTimeout    = 2 * time.Minute
 	bodyGrace      = 30 * time.Second // for a body to begin
 	bodyBytesASec  = 10 << 10         // and then at least this fast
 	writeStall     = time.Minute      // for one write of an answer to go through
 	discardTimeout = 5 * time.Second
-	maxHeaderBytes = 64 << 10
 )
 
-// NewServer is an http.Server that no slow client can hold: headers within seconds, and Deadlines for the rest.
-func NewServer(h http.Handler) *http.Server {
-	if _, has := h.(*Mux); !has {
-		h = Deadlines(h)
-	}
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-	}
-}
-
-// Deadlines lets a body come at a least rate only, and no write of an answer stall. An answer as a whole may take
+// deadlines lets a body come at a least rate only, and no write of an answer stall. An answer as a whole may take
 // as long as it needs, so that archives stream and WebSockets live (a hijacked connection loses every deadline).
-// A Mux has it built in.
-func Deadlines(next http.Handler) http.Handler {
+func deadlines(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		if r.Body == nil || r.Body == http.NoBody {

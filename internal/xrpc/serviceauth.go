@@ -207,39 +207,3 @@ func (s *ServiceAuth) mayRefresh(did syntax.DID, now time.Time) bool {
 	s.refreshed[did] = now
 	return true
 }
-
-// MemoryReplay is a Replay for one process that may forget at restart. It refuses when full rather than forget.
-type MemoryReplay struct {
-	clock clock.Clock
-	max   int
-
-	mu   sync.Mutex
-	used map[string]time.Time // guarded by mu: key → until
-}
-
-// NewMemoryReplay makes a MemoryReplay of at most max live keys.
-func NewMemoryReplay(c clock.Clock, max int) *MemoryReplay {
-	return &MemoryReplay{clock: c, max: max, used: make(map[string]time.Time)}
-}
-
-// Use implements Replay.
-func (m *MemoryReplay) Use(_ context.Context, key string, until time.Time) (bool, error) {
-	now := m.clock.Now()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if u, ok := m.used[key]; ok && now.Before(u) {
-		return false, nil
-	}
-	if len(m.used) >= m.max {
-		for k, u := range m.used {
-			if !now.Before(u) {
-				delete(m.used, k)
-			}
-		}
-		if len(m.used) >= m.max {
-			return false, fmt.Errorf("replay memory of %d keys is full", m.max)
-		}
-	}
-	m.used[key] = until
-	return true, nil
-}

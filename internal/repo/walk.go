@@ -6,15 +6,6 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// Get looks one path up. It returns nil if the tree holds no such record.
-func Get(ctx context.Context, src Blocks, data cid.Cid, path string) (*cid.Cid, error) {
-	c, ok, err := openTree(src, data).get(ctx, path)
-	if err != nil || !ok {
-		return nil, err
-	}
-	return &c, nil
-}
-
 // Walk calls fn for every record from path from on, in order, and stops at fn's
 // first error, which it returns. It loads only nodes that hold such paths.
 func Walk(ctx context.Context, src Blocks, data cid.Cid, from string, fn func(path string, c cid.Cid) error) error {

@@ -64,9 +64,6 @@ type Reader struct {
 // NewReader reads from b, which must not change meanwhile.
 func NewReader(b []byte) *Reader { return &Reader{b: b} }
 
-// Offset is the number of bytes consumed.
-func (r *Reader) Offset() int { return r.off }
-
 // End is an error unless every byte was consumed.
 func (r *Reader) End() error {
 	if r.off != len(r.b) {

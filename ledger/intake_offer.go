@@ -47,9 +47,9 @@ func offerOf(f *fact) (*rules.Offering, error) {
 		Physical: r.Capacity.PhysicalMonth, Marginal: r.Capacity.MarginalMonth, Committed: r.Capacity.CommittedMonth,
 	}
 	for _, w := range r.Windows {
-		from, okFrom := clockMinutes(w.From)
-		to, okTo := clockMinutes(w.To)
-		if !okFrom || !okTo {
+		from, errFrom := rules.ParseClock(w.From)
+		to, errTo := rules.ParseClock(w.To)
+		if errFrom != nil || errTo != nil {
 			return nil, xrpc.Errorf(400, rules.InvalidRecord, "window from %.10q to %.10q", w.From, w.To)
 		}
 		for _, d := range w.Days {
@@ -65,15 +65,6 @@ func offerOf(f *fact) (*rules.Offering, error) {
 
 var weekdays = map[string]time.Weekday{
 	"sun": time.Sunday, "mon": time.Monday, "tue": time.Tuesday, "wed": time.Wednesday, "thu": time.Thursday, "fri": time.Friday, "sat": time.Saturday,
-}
-
-// clockMinutes reads HH:MM, 24:00 included.
-func clockMinutes(s string) (int, bool) {
-	if s == "24:00" {
-		return 24 * 60, true
-	}
-	at, err := time.Parse("15:04", s)
-	return at.Hour()*60 + at.Minute(), err == nil
 }
 
 // withStatus adds what the redeemer's sidecar says.

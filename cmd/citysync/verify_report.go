@@ -149,17 +149,6 @@ func (r *verifyReport) fail(check string, entry int64, uri, format string, args 
 // noEntry stands for the entry where what is wrong is none's.
 const noEntry = int64(-1)
 
-func (r *verifyReport) anyWrong() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range r.checks {
-		if c.bad > 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // failed tells whether a check found something wrong.
 func (r *verifyReport) failed(check string) bool {
 	r.mu.Lock()

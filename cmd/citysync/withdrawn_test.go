@@ -62,14 +62,14 @@ func withdrawAfterMint(t *testing.T, c *runningTown, evidence []string) {
 
 	v := &verifier{report: newVerifyReport(), patience: 5}
 	require.NoError(t, v.run(t.Context(), verifyConfig{Target: c.ready.Web}))
-	assert.False(t, v.report.anyWrong(), "%v", v.report.wrong)
+	assert.Empty(t, v.report.wrong)
 	found, ok := v.cited.found[entry.Ref{URI: verification, CID: rec.CID}]
 	require.True(t, ok, "the mint's cause is proved")
 	assert.NotEmpty(t, found.rev, "by the commit that the ledger kept, since its author's repository holds it no more")
 
 	chain, err := verifyCity(t.Context(), verifyConfig{Target: verification, PLCURL: c.ready.PLC})
 	require.NoError(t, err)
-	assert.False(t, chain.anyWrong(), "%v", chain.wrong)
+	assert.Empty(t, chain.wrong)
 	assert.Contains(t, chain.at(checkChain).Detail, "(mint)", "the record's own chain can still be asked for")
 }
 

@@ -144,9 +144,6 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	return l, nil
 }
 
-// Name says who it is to service.Run.
-func (l *Ledger) Name() string { return "ledger" }
-
 // VerifierKey is the key under which checkpoints are signed, as actor.city publishes it.
 func (l *Ledger) VerifierKey() string { return l.vkey }
 

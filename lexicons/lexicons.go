@@ -110,16 +110,6 @@ func Records() []string { return names(compiled().records) }
 // ours, sorted.
 func Methods() []string { return names(compiled().methods) }
 
-// MethodErrors lists the error names a method declares, in the order of its
-// schema; ok is false for a method that is not compiled in.
-func MethodErrors(nsid string) (errors []string, ok bool) {
-	m, ok := compiled().methods[nsid]
-	for _, e := range m.errors {
-		errors = append(errors, e.Name)
-	}
-	return errors, ok
-}
-
 // CheckInput judges the JSON body of a call by the schema of its method.
 func CheckInput(nsid string, body []byte) error {
 	return checkBody(nsid, compiled().methods[nsid].input, body)
@@ -146,10 +136,6 @@ func checkBody(nsid string, schema *lexicon.SchemaBody, body []byte) (err error)
 	return nil
 }
 
-// Catalog gives the compiled schemas, foreign ones included. It is shared and
-// must not be added to.
-func Catalog() lexicon.Catalog { return compiled().catalog }
-
 // library is what the schema files compile to.
 type library struct {
 	catalog *lexicon.BaseCatalog
@@ -160,7 +146,6 @@ type library struct {
 // method is what is used of the schema of a method.
 type method struct {
 	input, output *lexicon.SchemaBody
-	errors        []lexicon.SchemaError
 }
 
 // compiled parses the embedded schemas once. They are part of the program, so
@@ -201,9 +186,9 @@ func compile(files fs.FS) (*library, error) {
 		case lexicon.SchemaRecord:
 			lib.records[sf.ID] = main
 		case lexicon.SchemaQuery:
-			lib.methods[sf.ID] = method{output: main.Output, errors: main.Errors}
+			lib.methods[sf.ID] = method{output: main.Output}
 		case lexicon.SchemaProcedure:
-			lib.methods[sf.ID] = method{input: main.Input, output: main.Output, errors: main.Errors}
+			lib.methods[sf.ID] = method{input: main.Input, output: main.Output}
 		case lexicon.SchemaSubscription:
 			lib.methods[sf.ID] = method{}
 		}

@@ -157,9 +157,6 @@ func TestUnknownTypesAreInvalid(t *testing.T) {
 	assert.True(t, Known(WorkTask))
 	assert.Contains(t, Records(), WorkTask)
 	assert.Contains(t, Methods(), LedgerOpenEpoch)
-	errs, ok := MethodErrors(LedgerOpenEpoch)
-	assert.True(t, ok)
-	assert.Contains(t, errs, "NotYetSeen")
 }
 
 func TestKeyIsTheDocumentedHash(t *testing.T) {

@@ -106,9 +106,6 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	return s, nil
 }
 
-// Name names the server among the components of a process.
-func (s *Server) Name() string { return "pds" }
-
 // Handler serves everything public.
 func (s *Server) Handler() http.Handler { return s.handler }
 

@@ -59,9 +59,6 @@ func New(origin string) *Auditor {
 	}
 }
 
-// Origin is the log's.
-func (a *Auditor) Origin() string { return a.origin }
-
 // Size is the number of leaves added.
 func (a *Auditor) Size() int64 { return a.tree.Size() }
 

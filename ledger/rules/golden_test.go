@@ -249,6 +249,18 @@ func TestGoldenVector4StockAndFlow(t *testing.T) {
 	assert.ErrorIs(t, err, rules.ErrBroken)
 }
 
+// The flows of vector 4, each month against the active stock before it: nothing can be measured in the first.
+func TestRatesAreMeasuredAgainstTheStockBefore(t *testing.T) {
+	t.Parallel()
+	flows := []rules.Flow{{I: 5_200, B: 620}, {I: 6_900, B: 1_030, Q: 137}, {I: 7_400, B: 1_650, Q: 309}}
+	before := []rules.Stock{{}, {A: 4_580}, {A: 10_313, D: 137}}
+	rates, ok := rules.MeasuredRates(flows[1:], before[1:])
+	require.True(t, ok)
+	assert.Equal(t, rules.Rates{R: entry.Ratio{Num: 2_680, Den: 14_893}, Delta: entry.Ratio{Num: 446, Den: 14_893}}, rates)
+	_, ok = rules.MeasuredRates(flows[:1], before[:1])
+	assert.False(t, ok)
+}
+
 func TestGoldenVector5RoomBesideAnEvent(t *testing.T) {
 	t.Parallel()
 	share := big.NewRat(34_048, 3)

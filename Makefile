@@ -86,7 +86,7 @@ fmt-check: go
 	@bad="$$($(GOFILES) | xargs gofmt -l)"; if [ -n "$$bad" ]; then echo "not formatted, run make fmt:"; echo "$$bad"; exit 1; fi
 
 vet: go
-	go vet -tags e2e,interop,crash,bench ./...
+	go vet -tags e2e,interop,separate,crash,bench ./...
 
 # Compares before with after, so that it works in a tree with uncommitted changes too.
 gen-check: go

@@ -36,6 +36,7 @@ type Config struct {
 	Hosts         []string // addresses of the PDSs it follows
 	LedgerURL     string   // the ledger's XRPC and log
 	PLCURL        string   // told to verifiers; set on a loopback address only
+	Version       string   // answered by _health
 	Demonstration bool     // pages say that organizations are examples
 }
 
@@ -118,7 +119,7 @@ func (a *AppView) health(w http.ResponseWriter, r *http.Request) {
 		xrpc.WriteError(w, xrpc.Errorf(http.StatusServiceUnavailable, "ServiceUnavailable", "the database does not answer"))
 		return
 	}
-	writeJSON(w, map[string]string{"version": "citysync"})
+	writeJSON(w, map[string]string{"version": a.cfg.Version})
 }
 
 // wellKnown tells a verifier where to begin. It believes none of it before the city's signed record confirms it.

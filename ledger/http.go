@@ -85,7 +85,7 @@ func (l *Ledger) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	case <-l.seq.ended:
 		xrpc.WriteError(w, xrpc.Errorf(http.StatusServiceUnavailable, xrpc.NameBusy, "the sequencer stopped"))
 	default:
-		writeJSON(w, map[string]any{"version": "1", "size": l.seq.log.size()})
+		writeJSON(w, map[string]any{"version": l.cfg.Version, "size": l.seq.log.size()})
 	}
 }
 

@@ -33,6 +33,7 @@ type Config struct {
 	PDSURL     string
 	PublicURL  string
 	PLCURL     string        // only on loopback
+	Version    string        // answered by _health
 	TZ         string        // the city's time zone; a log keeps the one it began with
 	SweepEvery time.Duration // pause between two sweeps of what time decides; 0 means 5 s
 	WriterWait time.Duration // for the process before this one to let go of the log; 0 means 5 s

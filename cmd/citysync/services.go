@@ -91,6 +91,7 @@ func (g *ground) runLedger(ctx context.Context, h home, cfg ledger.Config, logSe
 		return err
 	}
 	defer pool.Close()
+	cfg.Version = version()
 	l, err := ledger.New(ctx, cfg, ledger.Deps{
 		Pool: pool, Directory: g.directory(), HTTP: g.http, Clock: g.clock, Log: g.logger(h.name), Metrics: g.metrics(h.name),
 		LogKey: skey, Password: password,
@@ -115,6 +116,7 @@ func (g *ground) runAppView(ctx context.Context, h home, cfg appview.Config, ls 
 	if err != nil {
 		return err
 	}
+	cfg.Version = version()
 	a, err := appview.New(cfg, appview.Deps{
 		Index: x, Query: query.New(pool, cfg.City), Directory: g.directory(), HTTP: g.http, Clock: g.clock,
 		Log: g.logger(h.name), Registry: g.metrics(h.name),

@@ -1,12 +1,15 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/entry"
@@ -75,7 +78,45 @@ func (t *turn) accreditation(ctx context.Context, f *fact) error {
 	if err := t.decided(ctx, r.Decision.Uri, r.Decision.Cid); err != nil {
 		return err
 	}
-	return t.bindRole(ctx, f, &r)
+	_, known := t.b.seq.bound[syntax.DID(r.Org)]
+	if err := t.bindRole(ctx, f, &r); err != nil || known {
+		return err
+	}
+	return t.crossed(ctx, r.Org)
+}
+
+// crossing is how much later than an organization's records its first accreditation may come and still count for them: hosts are read side
+// by side, and neither waits for the other.
+const crossing = time.Hour
+
+// crossed decides anew on what an organization published shortly before the ledger read that it is accredited.
+func (t *turn) crossed(ctx context.Context, org string) error {
+	const list = `delete from status s using fact f where f.did = $1 and (s.uri, s.cid) = (f.uri, f.cid) and s.name = $2 and s.at > $3
+		and exists (select from current c where c.did = f.did and c.coll = f.coll and c.rkey = f.rkey and c.cid = f.cid)
+		returning f.uri, f.cid, f.ord`
+	rows, err := t.b.tx.Query(ctx, list, org, rules.NotAccredited, t.b.now.Add(-crossing))
+	if err != nil {
+		return fmt.Errorf("records of %s before its accreditation: %w", org, err)
+	}
+	type early struct {
+		URI, CID string
+		Ord      int64
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[early])
+	if err != nil {
+		return fmt.Errorf("records of %s before its accreditation: %w", org, err)
+	}
+	slices.SortFunc(found, func(a, b early) int { return cmp.Compare(a.Ord, b.Ord) })
+	for _, e := range found {
+		f, err := getFact(ctx, t.b.tx, e.URI, e.CID)
+		if err != nil {
+			return err
+		}
+		if err := t.process(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *turn) bindRole(ctx context.Context, f *fact, r *citysync.RegistryAccreditation) error {

@@ -274,6 +274,31 @@ func TestOfferingIsRefusedByName(t *testing.T) {
 	c.refused(c.offer(800, 10), "NotAccredited")
 }
 
+func TestRecordsThatCrossTheFirstAccreditationCount(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	c.pool = c.actor("museum") // on a host that was read before the city's
+	offering := c.offer(800, 10)
+	c.refused(offering, "NotAccredited")
+	c.accredit(c.pool, "active", "redeemer")
+	c.status(offering, "accepted")
+
+	// One that was known and is accredited again is not asked about the time between.
+	c.accredit(c.pool, "revoked", "redeemer")
+	between := c.offer(800, 10)
+	c.refused(between, "NotAccredited")
+	c.accredit(c.pool, "active", "redeemer")
+	c.refused(between, "NotAccredited")
+
+	// Nor is one whose records are old.
+	c.pool = c.actor("cinema")
+	late := c.offer(800, 10)
+	c.refused(late, "NotAccredited")
+	c.clock.Advance(2 * time.Hour)
+	c.accredit(c.pool, "active", "redeemer")
+	c.refused(late, "NotAccredited")
+}
+
 func TestUnknownRecordIsNotSeen(t *testing.T) {
 	t.Parallel()
 	c := newCity(t)

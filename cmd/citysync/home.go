@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/urfave/cli/v3"
 
 	"city-sync.org/citysync/appview/index"
@@ -53,6 +54,14 @@ func (h home) migrate(ctx context.Context, role string) error {
 	default:
 		return ledger.GrantTo(ctx, pool, role)
 	}
+}
+
+// openHome gives a service its tables, once they are what it needs.
+func (g *ground) openHome(ctx context.Context, h home) (*pgxpool.Pool, error) {
+	if err := g.settle(ctx, h); err != nil {
+		return nil, err
+	}
+	return pg.Open(ctx, h.dsn, h.schema)
 }
 
 // settle makes sure that the tables are there before a service uses them. A role that may

@@ -15,7 +15,6 @@ import (
 	"city-sync.org/citysync/appview/query"
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/identity"
-	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/service"
 	"city-sync.org/citysync/ledger"
 	"city-sync.org/citysync/pds"
@@ -55,10 +54,7 @@ func (g *ground) runPDS(ctx context.Context, h home, cfg pds.Config, secrets pds
 	if err != nil {
 		return err
 	}
-	if err := g.settle(ctx, h); err != nil {
-		return err
-	}
-	pool, err := pg.Open(ctx, h.dsn, h.schema)
+	pool, err := g.openHome(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -83,10 +79,7 @@ func (g *ground) runLedger(ctx context.Context, h home, cfg ledger.Config, logSe
 	if err != nil {
 		return err
 	}
-	if err := g.settle(ctx, h); err != nil {
-		return err
-	}
-	pool, err := pg.Open(ctx, h.dsn, h.schema)
+	pool, err := g.openHome(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -104,10 +97,7 @@ func (g *ground) runLedger(ctx context.Context, h home, cfg ledger.Config, logSe
 }
 
 func (g *ground) runAppView(ctx context.Context, h home, cfg appview.Config, ls []net.Listener, ready func()) error {
-	if err := g.settle(ctx, h); err != nil {
-		return err
-	}
-	pool, err := pg.Open(ctx, h.dsn, h.schema)
+	pool, err := g.openHome(ctx, h)
 	if err != nil {
 		return err
 	}

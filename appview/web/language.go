@@ -42,7 +42,7 @@ var phrases = map[string]struct{ en, es string }{
 	"language":          {"Language", "Idioma"},
 	"demonstration":     {"Demonstration, no affiliation: organizations, places and figures are examples.", "Demostración, sin afiliación: organizaciones, lugares y cifras son ejemplos."},
 	"home":              {"Civic credits", "Créditos cívicos"},
-	"intro":             {"Volunteer work that the city recognises, and what it gives access to. Every number here opens to signed evidence.", "El trabajo voluntario que la ciudad reconoce y a qué da acceso. Cada número de esta página se abre hasta su evidencia firmada."},
+	"intro":             {"Volunteer work that the city recognises, and what it gives access to. The totals open to the log entries and signed records behind them.", "El trabajo voluntario que la ciudad reconoce y a qué da acceso. Los totales se abren hasta las entradas de la bitácora y los registros firmados que los respaldan."},
 	"epoch":             {"Epoch", "Época"},
 	"until":             {"to", "al"},
 	"figures":           {"Credits of this epoch", "Créditos de esta época"},

@@ -40,7 +40,7 @@ func TestPageTotalsEqualLedgerOnANarrowPhoneWithoutScript(t *testing.T) {
 		fits(t, browser, "city-"+lang.tag)
 		require.NoError(t, chromedp.Do(browser, chromedp.Click(chromedp.CSS("#minted a")), chromedp.WaitVisible(chromedp.CSS("tbody a"))))
 		fits(t, browser, "log-"+lang.tag)
-		require.NoError(t, chromedp.Do(browser, chromedp.NavigateBack()))
+		require.NoError(t, chromedp.Do(browser, chromedp.Navigate(city.Web+"/?lang="+lang.tag)))
 		require.NoError(t, chromedp.Do(browser, chromedp.Click(chromedp.CSS(".cards h3 a")), chromedp.WaitVisible(chromedp.CSS(".chain"))))
 		steps := see(t, browser, chromedp.Text(chromedp.CSS(".chain")))
 		assert.Contains(t, steps, "org.city-sync.work.task", "the chain shows the task")

@@ -27,6 +27,16 @@ var shapes = map[Kind]shape{
 	KindUnclaim:      {epoch: true, org: true, nullifier: true},
 	KindMint:         {epoch: true, org: true, causes: true, params: true, cap: true, nullifier: true, amount: true, sealed: true},
 	KindBurn:         {epoch: true, org: true, causes: true, params: true, amount: true, sealed: true},
+	KindHold:         {epoch: true, org: true, causes: true, params: true, amount: true, sealed: true},
+	KindCapture:      {epoch: true, org: true, amount: true},
+	KindVoid:         {epoch: true, org: true, amount: true},
+	KindReverse:      {epoch: true, org: true, amount: true},
+	KindDormant:      {epoch: true, params: true},
+	KindExpire:       {epoch: true, amount: true},
+	KindEpochClose:   {at: true, epoch: true, params: true},
+	KindPause:        {at: true, causes: true},
+	KindResume:       {at: true, causes: true},
+	KindStateDigest:  {at: true, sealed: true},
 }
 
 func (e *Entry) shape() (shape, bool) {
@@ -43,6 +53,10 @@ func (e *Entry) shape() (shape, bool) {
 		return shape{at: true, org: true}, true
 	case e.Bind.What == BindStaff:
 		return shape{sealed: true}, true
+	case e.Bind.What == BindWitness:
+		return shape{at: true, org: true}, true
+	case e.Bind.What == BindPolicy, e.Bind.What == BindLogKey:
+		return shape{at: true}, true
 	}
 	return shape{}, false
 }
@@ -66,9 +80,11 @@ func (e *Entry) check() error {
 	}
 	// A release has a time where it concerns the organization alone, and none where a claim ended.
 	at := s.at || (e.Kind == KindRelease && e.At != "")
-	// A rejection names its claim and its verification; other releases name the record that caused them, if any.
-	causes := s.causes || (e.Kind == KindRelease && len(e.Causes) > 0)
+	// A rejection names its claim and its verification; other releases and reversals name the records that caused them, if any.
+	causes := s.causes || ((e.Kind == KindRelease || e.Kind == KindReverse) && len(e.Causes) > 0)
 	nullifier := s.nullifier || (e.Kind == KindRelease && len(e.Nullifier) > 0)
+	// A pause may be of one organization, or of all.
+	org := s.org || ((e.Kind == KindPause || e.Kind == KindResume) && e.Org != "")
 	for _, f := range []struct {
 		name      string
 		has, want bool
@@ -76,7 +92,7 @@ func (e *Entry) check() error {
 		{"at", e.At != "", at},
 		{"epoch", e.Epoch != "", s.epoch},
 		{"book", e.Book != "", s.epoch},
-		{"org", e.Org != "", s.org},
+		{"org", e.Org != "", org},
 		{"causes", len(e.Causes) > 0, causes},
 		{"params", e.Params != nil, s.params},
 		{"cap", e.Cap != nil, s.cap},
@@ -100,7 +116,7 @@ func (e *Entry) check() error {
 }
 
 func (e *Entry) checkAmounts(s shape) error {
-	mayHave := s.amount || e.Kind == KindReserve || e.Kind == KindRelease || e.Kind == KindUnclaim
+	mayHave := s.amount || e.Kind == KindReserve || e.Kind == KindRelease || e.Kind == KindUnclaim || e.Kind == KindDormant
 	switch {
 	case e.Amount < 0 || e.Amount > maxAmount || e.Votes < 0 || e.Votes > maxAmount:
 		return fmt.Errorf("amount %d, votes %d out of range", e.Amount, e.Votes)
@@ -108,7 +124,7 @@ func (e *Entry) checkAmounts(s shape) error {
 		return fmt.Errorf("%s without amount", e.Kind)
 	case !mayHave && e.Amount != 0:
 		return fmt.Errorf("%s with amount", e.Kind)
-	case e.Votes != 0 && e.Kind != KindMint:
+	case e.Votes != 0 && e.Kind != KindMint && e.Kind != KindReverse:
 		return fmt.Errorf("%s with votes", e.Kind)
 	case e.Cap != nil && (e.Cap.Cap < 0 || e.Cap.Before < 0 || e.Cap.Cap > maxAmount || e.Cap.Before > maxAmount):
 		return errors.New("cap state out of range")

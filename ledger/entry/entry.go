@@ -20,6 +20,16 @@ const (
 	KindUnclaim      Kind = "unclaim"
 	KindMint         Kind = "mint"
 	KindBurn         Kind = "burn"
+	KindHold         Kind = "hold"
+	KindCapture      Kind = "capture"
+	KindVoid         Kind = "void"
+	KindReverse      Kind = "reverse"
+	KindDormant      Kind = "dormant"
+	KindExpire       Kind = "expire"
+	KindEpochClose   Kind = "epochClose"
+	KindPause        Kind = "pause"
+	KindResume       Kind = "resume"
+	KindStateDigest  Kind = "stateDigest"
 )
 
 // Entry is one entry of the log. Everything but Sealed is public and stands in the leaf.
@@ -53,6 +63,16 @@ type Entry struct {
 	Unclaim      *Unclaim      `dag:"unclaim"`
 	Mint         *Mint         `dag:"mint"`
 	Burn         *Burn         `dag:"burn"`
+	Hold         *Hold         `dag:"hold"`
+	Capture      *Capture      `dag:"capture"`
+	Void         *Void         `dag:"void"`
+	Reverse      *Reverse      `dag:"reverse"`
+	Dormant      *Dormant      `dag:"dormant"`
+	Expire       *Expire       `dag:"expire"`
+	EpochClose   *EpochClose   `dag:"epochClose"`
+	Pause        *Pause        `dag:"pause"`
+	Resume       *Resume       `dag:"resume"`
+	StateDigest  *StateDigest  `dag:"stateDigest"`
 
 	Sealed *Sealed // the private part; apart from the log, never in the leaf
 }

@@ -16,7 +16,7 @@ var ErrLeaf = errors.New("bad leaf")
 
 func maxSize(k Kind) int {
 	switch k {
-	case KindParameters, KindEpochOpen, KindReserve:
+	case KindParameters, KindEpochOpen, KindReserve: // they list tiers, offerings or shifts
 		return MaxListLeaf
 	}
 	return MaxLeaf

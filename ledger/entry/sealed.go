@@ -10,10 +10,15 @@ import (
 
 // Sealed is the private part of an entry. A zero field is absent, and commits to nothing.
 type Sealed struct {
-	Account  Account    // activate, claim, mint, burn
+	Account  Account    // activate, claim, mint, burn, hold
 	At       string     // UTC, to the second: when the act was done
 	Resident syntax.DID // activate, bind staff: the civic DID
 	Org      syntax.DID // bind staff: for whom the person verifies
+	Seed     []byte     // stateDigest: 32 bytes that place and salt the leaves of the balances
+
+	// Erased says that the opening was destroyed because its person asked to be forgotten. Such an entry's part in the
+	// totals is known, and no more.
+	Erased bool
 }
 
 // ErrOpening means that an opening does not belong to a commitment. Final.
@@ -32,6 +37,9 @@ func (s Sealed) fields() []Field {
 	}
 	if s.Org != "" {
 		f = append(f, Field{Name: "org", Value: string(s.Org)})
+	}
+	if len(s.Seed) > 0 {
+		f = append(f, Field{Name: "seed", Value: s.Seed})
 	}
 	return f
 }
@@ -69,6 +77,8 @@ func (e *Entry) Unseal(o *Opening) error {
 			s.At = text
 		case f.Name == "resident" && isText:
 			s.Resident = syntax.DID(text)
+		case f.Name == "seed" && isBytes && len(raw) == 32:
+			s.Seed = raw
 		case f.Name == "org" && isText:
 			s.Org = syntax.DID(text)
 		default:

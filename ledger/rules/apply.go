@@ -50,13 +50,40 @@ func (s *State) apply(e *entry.Entry) error {
 		return s.applyMint(e)
 	case entry.KindBurn:
 		return s.applyBurn(e)
+	case entry.KindHold:
+		return s.applyHold(e)
+	case entry.KindCapture:
+		return s.applyCapture(e)
+	case entry.KindVoid:
+		return s.applyVoid(e)
+	case entry.KindReverse:
+		return s.applyReverse(e)
+	}
+	return s.applyTime(e)
+}
+
+// applyTime is apply for the kinds that months and days bring, and for what stops or starts something for a time.
+func (s *State) applyTime(e *entry.Entry) error {
+	switch e.Kind {
+	case entry.KindDormant:
+		return s.applyDormant(e)
+	case entry.KindExpire:
+		return s.applyExpire(e)
+	case entry.KindEpochClose:
+		return s.applyEpochClose(e)
+	case entry.KindPause:
+		return s.applyPause(e)
+	case entry.KindResume:
+		return s.applyResume(e)
+	case entry.KindStateDigest:
+		return s.applyStateDigest(e)
 	}
 	return broken("kind %q is unknown", e.Kind)
 }
 
-// sealed gives the entry's account, which must be open.
+// sealed gives the entry's account, which must be open: its own, or that of all who were forgotten.
 func (s *State) sealed(e *entry.Entry) (*account, error) {
-	if e.Sealed == nil {
+	if e.Sealed == nil || (e.Sealed.Account == erased) != e.Sealed.Erased {
 		return nil, broken("its sealed part is missing")
 	}
 	a := s.accounts[e.Sealed.Account]

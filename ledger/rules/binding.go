@@ -48,6 +48,9 @@ func (s *State) applyBind(e *entry.Entry) error {
 		s.tills[e.Bind.Till] = till{org: e.Org, key: e.Bind.Key}
 		return nil
 	case entry.BindStaff:
+		if e.Sealed != nil && e.Sealed.Erased {
+			return nil
+		}
 		if e.Sealed == nil || e.Sealed.Resident == "" || e.Sealed.Org == "" {
 			return broken("its sealed part is missing")
 		}
@@ -73,7 +76,7 @@ func (c Activate) decide(s *State) ([]entry.Entry, error) {
 	if _, ok := s.residents[c.Resident]; ok {
 		return nil, refuse(AlreadyActivated, nil)
 	}
-	if _, ok := s.accounts[c.Account]; ok || c.Account == (entry.Account{}) {
+	if _, ok := s.accounts[c.Account]; ok || c.Account == erased {
 		return nil, &Refusal{Name: AlreadyActivated, Figures: figures{"account": "not fresh"}, Alarm: true}
 	}
 	d := s.draft(c.Now)
@@ -93,7 +96,10 @@ func (a *accreditation) allowsActivation() bool {
 }
 
 func (s *State) applyActivate(e *entry.Entry) error {
-	if e.Sealed == nil || e.Sealed.Account == (entry.Account{}) {
+	if e.Sealed != nil && e.Sealed.Erased {
+		return nil // an account that was forgotten: its acts are those of all such
+	}
+	if e.Sealed == nil || e.Sealed.Account == erased {
 		return broken("its sealed part is missing")
 	}
 	if _, ok := s.accounts[e.Sealed.Account]; ok {
@@ -102,9 +108,7 @@ func (s *State) applyActivate(e *entry.Entry) error {
 	if _, ok := s.residents[e.Sealed.Resident]; ok && e.Sealed.Resident != "" {
 		return broken("the resident has an account")
 	}
-	s.accounts[e.Sealed.Account] = &account{
-		resident: e.Sealed.Resident, credits: map[string]int64{}, votes: map[string]int64{},
-	}
+	s.accounts[e.Sealed.Account] = &account{resident: e.Sealed.Resident}
 	if e.Sealed.Resident != "" {
 		s.residents[e.Sealed.Resident] = e.Sealed.Account
 	}

@@ -273,7 +273,7 @@ func (s *State) applyClaim(e *entry.Entry) error {
 		}
 		DropClaim(s, e.Nullifier)
 	}
-	if s.holds(e.Nullifier) || s.claimed(t, e.Claim.Shift, e.Sealed.Account) {
+	if s.holds(e.Nullifier) || (!e.Sealed.Erased && s.claimed(t, e.Claim.Shift, e.Sealed.Account)) {
 		return broken("a second claim of one account on a shift of %s", t.first)
 	}
 	if n.taken+1 > n.most {

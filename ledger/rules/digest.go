@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -26,6 +27,7 @@ type snapshot struct {
 	Claims        map[string]snapClaim
 	Units         map[string]int64
 	Personal      map[string]int64
+	Books         map[string]snapBook
 }
 
 type snapParams struct {
@@ -67,9 +69,20 @@ type snapSlots struct {
 }
 
 type snapAccount struct {
-	Resident       syntax.DID
-	Credits, Votes map[string]int64
-	Open           int64
+	Resident syntax.DID
+	Books    []snapHolding
+	Open     int64
+}
+
+type snapHolding struct {
+	Book                                 string
+	Credits, Aside, Votes, Woken, Asleep int64
+	Acted                                bool
+}
+
+type snapBook struct {
+	Stock Stock
+	Flow  Flow
 }
 
 type snapClaim struct {
@@ -92,7 +105,7 @@ func (s *State) snapshot() snapshot {
 		Size: s.size, Version: s.version,
 		Roles: map[syntax.DID][]snapRole{}, Tills: map[string][2]string{}, Staff: map[syntax.DID][]syntax.DID{},
 		Epochs: map[string]snapEpoch{}, Tasks: map[string]snapTask{}, Accounts: map[string]snapAccount{},
-		Claims: map[string]snapClaim{}, Units: map[string]int64{}, Personal: map[string]int64{},
+		Claims: map[string]snapClaim{}, Units: map[string]int64{}, Personal: map[string]int64{}, Books: map[string]snapBook{},
 	}
 	for _, p := range s.params {
 		n.Params = append(n.Params, snapParams{p.ref, p.Parameters})
@@ -125,8 +138,19 @@ func (s *State) snapshot() snapshot {
 		}
 		n.Tasks[first] = st
 	}
+	for name, b := range s.books {
+		n.Books[name] = snapBook{b.stock, b.flow}
+	}
 	for id, a := range s.accounts {
-		n.Accounts[hex.EncodeToString(id[:])] = snapAccount{a.resident, a.credits, a.votes, a.open}
+		if id == erased && len(a.books) == 0 && a.open == 0 {
+			continue
+		}
+		acc := snapAccount{Resident: a.resident, Open: a.open}
+		for _, h := range a.books {
+			acc.Books = append(acc.Books, snapHolding{h.book, h.credits, h.aside, h.votes, h.woken, h.asleep, h.acted})
+		}
+		slices.SortFunc(acc.Books, func(a, b snapHolding) int { return strings.Compare(a.Book, b.Book) })
+		n.Accounts[hex.EncodeToString(id[:])] = acc
 	}
 	for token, c := range s.claims {
 		n.Claims[hex.EncodeToString([]byte(token))] = snapClaim{

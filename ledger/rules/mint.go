@@ -387,8 +387,7 @@ func (s *State) applyMint(e *entry.Entry) error {
 	}
 	c.status, c.reserved = minted, 0
 	ep.count(t.org, func(n *sums) { n.minted += e.Amount; n.votes += e.Votes; n.mints++ })
-	acc.credits[e.Book] += e.Amount
-	acc.votes[e.Book] += e.Votes
+	s.earn(acc, e.Book, e.Amount, e.Votes)
 	return nil
 }
 

@@ -145,15 +145,17 @@ func (s *State) applyBurn(e *entry.Entry) error {
 		return broken("burn of %d for %d units at %d", e.Amount, b.Units, b.Price)
 	case b.UnitsBefore != s.units[key] || b.UnitsBefore+b.Units > b.UnitsMonth:
 		return broken("units %d and %d of %d, before were %d", b.UnitsBefore, b.Units, b.UnitsMonth, s.units[key])
-	case acc.credits[e.Book] < e.Amount:
-		return broken("burn of %d from a balance of %d", e.Amount, acc.credits[e.Book])
+	case acc.free(e.Book) < e.Amount:
+		return broken("burn of %d from a balance of %d", e.Amount, acc.free(e.Book))
 	}
 	if c, ok := ep.counted[b.Offering.URI]; ok && (c.CID != b.Offering.CID || c.Credits != b.Price || c.Units != b.UnitsMonth) {
 		return broken("burn on other terms than those counted for %s", b.Offering.URI)
 	}
-	acc.credits[e.Book] -= e.Amount
+	s.spend(acc, e.Book, e.Amount)
 	s.units[key] += b.Units
-	s.personal[personalKey{e.Sealed.Account, e.Epoch, b.Offering.URI}] += b.Units
+	if !e.Sealed.Erased {
+		s.personal[personalKey{e.Sealed.Account, e.Epoch, b.Offering.URI}] += b.Units
+	}
 	ep.sums.burned += e.Amount
 	return nil
 }

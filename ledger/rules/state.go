@@ -19,13 +19,14 @@ type State struct {
 	tills     map[string]till
 	staff     map[syntax.DID]map[syntax.DID]bool // resident → organizations
 	epochs    map[bookEpoch]*epoch
-	tasks     map[string]*task     // by the uri of the first version
-	versions  map[entry.Ref]string // every accepted version → first
-	accounts  map[entry.Account]*account
+	tasks     map[string]*task           // by the uri of the first version
+	versions  map[entry.Ref]string       // every accepted version → first
+	accounts  map[entry.Account]*account // the zero account is that of all who were forgotten
 	residents map[syntax.DID]entry.Account
 	claims    map[string]*claim // by token; a token claimed again after its claim ended takes its place
 	units     map[unitsKey]int64
 	personal  map[personalKey]int64
+	books     map[string]*book
 
 	held map[string]*HeldClaim // by token; beside the log
 }
@@ -49,14 +50,6 @@ type till struct {
 	key string
 }
 
-type account struct {
-	resident syntax.DID
-	credits  map[string]int64 // by book
-	votes    map[string]int64
-	open     int64 // claims that stand in the log, neither minted nor ended
-	held     int64 // claims beside the log
-}
-
 // NewState is the state of an empty log. loc is the city's time zone: days, windows and work dates are its.
 func NewState(loc *time.Location) *State {
 	return &State{
@@ -67,11 +60,12 @@ func NewState(loc *time.Location) *State {
 		epochs:    map[bookEpoch]*epoch{},
 		tasks:     map[string]*task{},
 		versions:  map[entry.Ref]string{},
-		accounts:  map[entry.Account]*account{},
+		accounts:  map[entry.Account]*account{erased: {}},
 		residents: map[syntax.DID]entry.Account{},
 		claims:    map[string]*claim{},
 		units:     map[unitsKey]int64{},
 		personal:  map[personalKey]int64{},
+		books:     map[string]*book{},
 		held:      map[string]*HeldClaim{},
 	}
 }
@@ -91,10 +85,12 @@ func (s *State) AccountOf(resident syntax.DID) (entry.Account, bool) {
 	return a, ok
 }
 
-// Balance gives an account's credits and votes in a book.
+// Balance gives an account's free credits and votes in a book.
 func (s *State) Balance(a entry.Account, book string) (credits, votes int64) {
 	if acc := s.accounts[a]; acc != nil {
-		return acc.credits[book], acc.votes[book]
+		if h := acc.has(book); h != nil {
+			return h.credits, h.votes
+		}
 	}
 	return 0, 0
 }

@@ -1,0 +1,5 @@
+package rules
+
+import "city-sync.org/citysync/ledger/entry"
+
+func (s *State) applyStateDigest(e *entry.Entry) error { return broken("%s is not applied", e.Kind) }

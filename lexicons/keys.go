@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -45,6 +46,27 @@ const FoundingDecision = "founding"
 // DecisionKey is the key of the decision on a proposal.
 func DecisionKey(proposalURI string) string { return Key(GovDecision, proposalURI) }
 
+// AdmissionSuffix ends the key of the resolution that says whether a dispute is heard.
+const AdmissionSuffix = "-hold"
+
+// ResolutionKey is the key of the ruling on a dispute.
+func ResolutionKey(disputeURI string) string { return Key(GovResolution, disputeURI) }
+
+// ReportKey is the key of an epoch's report. One that supersedes another ends in -r2, its successor in -r3.
+func ReportKey(book, epoch, supersedes string) string {
+	key := book + "-" + epoch
+	if supersedes == "" {
+		return key
+	}
+	n := int64(1)
+	if _, last, ok := strings.Cut(rkeyOf(supersedes), key+"-r"); ok {
+		if had, err := strconv.ParseInt(last, 10, 32); err == nil {
+			n = had
+		}
+	}
+	return fmt.Sprintf("%s-r%d", key, n+1)
+}
+
 // SeqKey is the key of a receipt (its index in the log) or of a checkpoint
 // (its tree size): 12 digits, so that keys sort as numbers do.
 func SeqKey(n int64) string { return fmt.Sprintf("%012d", n) }
@@ -67,7 +89,18 @@ var derivedKeys = map[string]func(rec map[string]any) string{
 	OfferOfferingStatus: func(r map[string]any) string { return rkeyOf(str(r, "offering", "uri")) },
 	OfferRedemption:     func(r map[string]any) string { return rkeyOf(str(r, "receipt", "uri")) },
 	LedgerReceipt:       func(r map[string]any) string { return SeqKey(integer(r, "seq")) },
-	LedgerCheckpoint:    func(r map[string]any) string { return SeqKey(integer(r, "treeSize")) },
+	LedgerCosignature:   func(r map[string]any) string { return rkeyOf(str(r, "checkpoint", "uri")) },
+	LedgerEpochReport: func(r map[string]any) string {
+		return ReportKey(str(r, "book"), str(r, "epoch"), str(r, "supersedes", "uri"))
+	},
+	GovResolution: func(r map[string]any) string {
+		key := ResolutionKey(str(r, "dispute", "uri"))
+		if result := str(r, "result"); result == "admitted" || result == "not-admitted" {
+			return key + AdmissionSuffix
+		}
+		return key
+	},
+	LedgerCheckpoint: func(r map[string]any) string { return SeqKey(integer(r, "treeSize")) },
 	GovDecision: func(r map[string]any) string {
 		if uri := str(r, "proposal", "uri"); uri != "" {
 			return DecisionKey(uri)

@@ -8320,6 +8320,460 @@ func (t *GovDecision_Score) UnmarshalCBOR(r io.Reader) (err error) {
 
 	return nil
 }
+func (t *GovDispute) MarshalCBOR(w io.Writer) error {
+	if t == nil {
+		_, err := w.Write(cbg.CborNull)
+		return err
+	}
+
+	cw := cbg.NewCborWriter(w)
+	fieldCount := 8
+
+	if t.Evidence == nil {
+		fieldCount--
+	}
+
+	if t.Langs == nil {
+		fieldCount--
+	}
+
+	if t.RequestedRemedy == nil {
+		fieldCount--
+	}
+
+	if _, err := cw.Write(cbg.CborEncodeMajorType(cbg.MajMap, uint64(fieldCount))); err != nil {
+		return err
+	}
+
+	// t.Kind (string) (string)
+	if len("kind") > 1000000 {
+		return xerrors.Errorf("Value in field \"kind\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("kind"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("kind")); err != nil {
+		return err
+	}
+
+	if len(t.Kind) > 1000000 {
+		return xerrors.Errorf("Value in field t.Kind was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Kind))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Kind)); err != nil {
+		return err
+	}
+
+	// t.LexiconTypeID (string) (string)
+	if len("$type") > 1000000 {
+		return xerrors.Errorf("Value in field \"$type\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("$type"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("$type")); err != nil {
+		return err
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("org.city-sync.gov.dispute"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("org.city-sync.gov.dispute")); err != nil {
+		return err
+	}
+
+	// t.Langs ([]string) (slice)
+	if t.Langs != nil {
+
+		if len("langs") > 1000000 {
+			return xerrors.Errorf("Value in field \"langs\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("langs"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("langs")); err != nil {
+			return err
+		}
+
+		if len(t.Langs) > 8192 {
+			return xerrors.Errorf("Slice value in field t.Langs was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajArray, uint64(len(t.Langs))); err != nil {
+			return err
+		}
+		for _, v := range t.Langs {
+			if len(v) > 1000000 {
+				return xerrors.Errorf("Value in field v was too long")
+			}
+
+			if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(v))); err != nil {
+				return err
+			}
+			if _, err := cw.WriteString(string(v)); err != nil {
+				return err
+			}
+
+		}
+	}
+
+	// t.Subject (atproto.RepoStrongRef) (struct)
+	if len("subject") > 1000000 {
+		return xerrors.Errorf("Value in field \"subject\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("subject"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("subject")); err != nil {
+		return err
+	}
+
+	if err := t.Subject.MarshalCBOR(cw); err != nil {
+		return err
+	}
+
+	// t.Summary (string) (string)
+	if len("summary") > 1000000 {
+		return xerrors.Errorf("Value in field \"summary\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("summary"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("summary")); err != nil {
+		return err
+	}
+
+	if len(t.Summary) > 1000000 {
+		return xerrors.Errorf("Value in field t.Summary was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Summary))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Summary)); err != nil {
+		return err
+	}
+
+	// t.Evidence ([]*citysync.GovDispute_Evidence_Elem) (slice)
+	if t.Evidence != nil {
+
+		if len("evidence") > 1000000 {
+			return xerrors.Errorf("Value in field \"evidence\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("evidence"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("evidence")); err != nil {
+			return err
+		}
+
+		if len(t.Evidence) > 8192 {
+			return xerrors.Errorf("Slice value in field t.Evidence was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajArray, uint64(len(t.Evidence))); err != nil {
+			return err
+		}
+		for _, v := range t.Evidence {
+			if err := v.MarshalCBOR(cw); err != nil {
+				return err
+			}
+
+		}
+	}
+
+	// t.CreatedAt (string) (string)
+	if len("createdAt") > 1000000 {
+		return xerrors.Errorf("Value in field \"createdAt\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("createdAt"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("createdAt")); err != nil {
+		return err
+	}
+
+	if len(t.CreatedAt) > 1000000 {
+		return xerrors.Errorf("Value in field t.CreatedAt was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.CreatedAt))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.CreatedAt)); err != nil {
+		return err
+	}
+
+	// t.RequestedRemedy (string) (string)
+	if t.RequestedRemedy != nil {
+
+		if len("requestedRemedy") > 1000000 {
+			return xerrors.Errorf("Value in field \"requestedRemedy\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("requestedRemedy"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("requestedRemedy")); err != nil {
+			return err
+		}
+
+		if t.RequestedRemedy == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if len(*t.RequestedRemedy) > 1000000 {
+				return xerrors.Errorf("Value in field t.RequestedRemedy was too long")
+			}
+
+			if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(*t.RequestedRemedy))); err != nil {
+				return err
+			}
+			if _, err := cw.WriteString(string(*t.RequestedRemedy)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *GovDispute) UnmarshalCBOR(r io.Reader) (err error) {
+	*t = GovDispute{}
+
+	cr := cbg.NewCborReader(r)
+
+	maj, extra, err := cr.ReadHeader()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	}()
+
+	if maj != cbg.MajMap {
+		return fmt.Errorf("cbor input should be of type map")
+	}
+
+	if extra > cbg.MaxLength {
+		return fmt.Errorf("GovDispute: map struct too large (%d)", extra)
+	}
+
+	n := extra
+
+	nameBuf := make([]byte, 15)
+	for i := uint64(0); i < n; i++ {
+		nameLen, ok, err := cbg.ReadFullStringIntoBuf(cr, nameBuf, 1000000)
+		if err != nil {
+			return err
+		}
+
+		if !ok {
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(cr, func(cid.Cid) {}); err != nil {
+				return err
+			}
+			continue
+		}
+
+		switch string(nameBuf[:nameLen]) {
+		// t.Kind (string) (string)
+		case "kind":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Kind = string(sval)
+			}
+			// t.LexiconTypeID (string) (string)
+		case "$type":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.LexiconTypeID = string(sval)
+			}
+			// t.Langs ([]string) (slice)
+		case "langs":
+
+			maj, extra, err = cr.ReadHeader()
+			if err != nil {
+				return err
+			}
+
+			if extra > 8192 {
+				return fmt.Errorf("t.Langs: array too large (%d)", extra)
+			}
+
+			if maj != cbg.MajArray {
+				return fmt.Errorf("expected cbor array")
+			}
+
+			if extra > 0 {
+				t.Langs = make([]string, extra)
+			}
+
+			for i := 0; i < int(extra); i++ {
+				{
+					var maj byte
+					var extra uint64
+					var err error
+					_ = maj
+					_ = extra
+					_ = err
+
+					{
+						sval, err := cbg.ReadStringWithMax(cr, 1000000)
+						if err != nil {
+							return err
+						}
+
+						t.Langs[i] = string(sval)
+					}
+
+				}
+			}
+			// t.Subject (atproto.RepoStrongRef) (struct)
+		case "subject":
+
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					t.Subject = new(atproto.RepoStrongRef)
+					if err := t.Subject.UnmarshalCBOR(cr); err != nil {
+						return xerrors.Errorf("unmarshaling t.Subject pointer: %w", err)
+					}
+				}
+
+			}
+			// t.Summary (string) (string)
+		case "summary":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Summary = string(sval)
+			}
+			// t.Evidence ([]*citysync.GovDispute_Evidence_Elem) (slice)
+		case "evidence":
+
+			maj, extra, err = cr.ReadHeader()
+			if err != nil {
+				return err
+			}
+
+			if extra > 8192 {
+				return fmt.Errorf("t.Evidence: array too large (%d)", extra)
+			}
+
+			if maj != cbg.MajArray {
+				return fmt.Errorf("expected cbor array")
+			}
+
+			if extra > 0 {
+				t.Evidence = make([]*GovDispute_Evidence_Elem, extra)
+			}
+
+			for i := 0; i < int(extra); i++ {
+				{
+					var maj byte
+					var extra uint64
+					var err error
+					_ = maj
+					_ = extra
+					_ = err
+
+					{
+
+						b, err := cr.ReadByte()
+						if err != nil {
+							return err
+						}
+						if b != cbg.CborNull[0] {
+							if err := cr.UnreadByte(); err != nil {
+								return err
+							}
+							t.Evidence[i] = new(GovDispute_Evidence_Elem)
+							if err := t.Evidence[i].UnmarshalCBOR(cr); err != nil {
+								return xerrors.Errorf("unmarshaling t.Evidence[i] pointer: %w", err)
+							}
+						}
+
+					}
+
+				}
+			}
+			// t.CreatedAt (string) (string)
+		case "createdAt":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.CreatedAt = string(sval)
+			}
+			// t.RequestedRemedy (string) (string)
+		case "requestedRemedy":
+
+			{
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+
+					sval, err := cbg.ReadStringWithMax(cr, 1000000)
+					if err != nil {
+						return err
+					}
+
+					t.RequestedRemedy = (*string)(&sval)
+				}
+			}
+
+		default:
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(r, func(cid.Cid) {}); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
 func (t *GovParameterSet) MarshalCBOR(w io.Writer) error {
 	if t == nil {
 		_, err := w.Write(cbg.CborNull)
@@ -9699,8 +10153,13 @@ func (t *GovParameterSet_Epoch) MarshalCBOR(w io.Writer) error {
 	}
 
 	cw := cbg.NewCborWriter(w)
+	fieldCount := 7
 
-	if _, err := cw.Write([]byte{166}); err != nil {
+	if t.Book == nil {
+		fieldCount--
+	}
+
+	if _, err := cw.Write(cbg.CborEncodeMajorType(cbg.MajMap, uint64(fieldCount))); err != nil {
 		return err
 	}
 
@@ -9748,6 +10207,38 @@ func (t *GovParameterSet_Epoch) MarshalCBOR(w io.Writer) error {
 	}
 	if _, err := cw.WriteString(string(t.Key)); err != nil {
 		return err
+	}
+
+	// t.Book (string) (string)
+	if t.Book != nil {
+
+		if len("book") > 1000000 {
+			return xerrors.Errorf("Value in field \"book\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("book"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("book")); err != nil {
+			return err
+		}
+
+		if t.Book == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if len(*t.Book) > 1000000 {
+				return xerrors.Errorf("Value in field t.Book was too long")
+			}
+
+			if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(*t.Book))); err != nil {
+				return err
+			}
+			if _, err := cw.WriteString(string(*t.Book)); err != nil {
+				return err
+			}
+		}
 	}
 
 	// t.Phase (string) (string)
@@ -9909,6 +10400,27 @@ func (t *GovParameterSet_Epoch) UnmarshalCBOR(r io.Reader) (err error) {
 				}
 
 				t.Key = string(sval)
+			}
+			// t.Book (string) (string)
+		case "book":
+
+			{
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+
+					sval, err := cbg.ReadStringWithMax(cr, 1000000)
+					if err != nil {
+						return err
+					}
+
+					t.Book = (*string)(&sval)
+				}
 			}
 			// t.Phase (string) (string)
 		case "phase":
@@ -11071,6 +11583,743 @@ func (t *GovParameterSet_Weight) UnmarshalCBOR(r io.Reader) (err error) {
 
 	return nil
 }
+func (t *GovResolution) MarshalCBOR(w io.Writer) error {
+	if t == nil {
+		_, err := w.Write(cbg.CborNull)
+		return err
+	}
+
+	cw := cbg.NewCborWriter(w)
+	fieldCount := 8
+
+	if t.Adjustments == nil {
+		fieldCount--
+	}
+
+	if t.Langs == nil {
+		fieldCount--
+	}
+
+	if t.Remedies == nil {
+		fieldCount--
+	}
+
+	if _, err := cw.Write(cbg.CborEncodeMajorType(cbg.MajMap, uint64(fieldCount))); err != nil {
+		return err
+	}
+
+	// t.LexiconTypeID (string) (string)
+	if len("$type") > 1000000 {
+		return xerrors.Errorf("Value in field \"$type\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("$type"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("$type")); err != nil {
+		return err
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("org.city-sync.gov.resolution"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("org.city-sync.gov.resolution")); err != nil {
+		return err
+	}
+
+	// t.Langs ([]string) (slice)
+	if t.Langs != nil {
+
+		if len("langs") > 1000000 {
+			return xerrors.Errorf("Value in field \"langs\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("langs"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("langs")); err != nil {
+			return err
+		}
+
+		if len(t.Langs) > 8192 {
+			return xerrors.Errorf("Slice value in field t.Langs was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajArray, uint64(len(t.Langs))); err != nil {
+			return err
+		}
+		for _, v := range t.Langs {
+			if len(v) > 1000000 {
+				return xerrors.Errorf("Value in field v was too long")
+			}
+
+			if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(v))); err != nil {
+				return err
+			}
+			if _, err := cw.WriteString(string(v)); err != nil {
+				return err
+			}
+
+		}
+	}
+
+	// t.Result (string) (string)
+	if len("result") > 1000000 {
+		return xerrors.Errorf("Value in field \"result\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("result"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("result")); err != nil {
+		return err
+	}
+
+	if len(t.Result) > 1000000 {
+		return xerrors.Errorf("Value in field t.Result was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Result))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Result)); err != nil {
+		return err
+	}
+
+	// t.Dispute (atproto.RepoStrongRef) (struct)
+	if len("dispute") > 1000000 {
+		return xerrors.Errorf("Value in field \"dispute\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("dispute"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("dispute")); err != nil {
+		return err
+	}
+
+	if err := t.Dispute.MarshalCBOR(cw); err != nil {
+		return err
+	}
+
+	// t.Reasons (string) (string)
+	if len("reasons") > 1000000 {
+		return xerrors.Errorf("Value in field \"reasons\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("reasons"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("reasons")); err != nil {
+		return err
+	}
+
+	if len(t.Reasons) > 1000000 {
+		return xerrors.Errorf("Value in field t.Reasons was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Reasons))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Reasons)); err != nil {
+		return err
+	}
+
+	// t.Remedies ([]*citysync.GovResolution_Remedy) (slice)
+	if t.Remedies != nil {
+
+		if len("remedies") > 1000000 {
+			return xerrors.Errorf("Value in field \"remedies\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("remedies"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("remedies")); err != nil {
+			return err
+		}
+
+		if len(t.Remedies) > 8192 {
+			return xerrors.Errorf("Slice value in field t.Remedies was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajArray, uint64(len(t.Remedies))); err != nil {
+			return err
+		}
+		for _, v := range t.Remedies {
+			if err := v.MarshalCBOR(cw); err != nil {
+				return err
+			}
+
+		}
+	}
+
+	// t.CreatedAt (string) (string)
+	if len("createdAt") > 1000000 {
+		return xerrors.Errorf("Value in field \"createdAt\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("createdAt"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("createdAt")); err != nil {
+		return err
+	}
+
+	if len(t.CreatedAt) > 1000000 {
+		return xerrors.Errorf("Value in field t.CreatedAt was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.CreatedAt))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.CreatedAt)); err != nil {
+		return err
+	}
+
+	// t.Adjustments ([]*atproto.RepoStrongRef) (slice)
+	if t.Adjustments != nil {
+
+		if len("adjustments") > 1000000 {
+			return xerrors.Errorf("Value in field \"adjustments\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("adjustments"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("adjustments")); err != nil {
+			return err
+		}
+
+		if len(t.Adjustments) > 8192 {
+			return xerrors.Errorf("Slice value in field t.Adjustments was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajArray, uint64(len(t.Adjustments))); err != nil {
+			return err
+		}
+		for _, v := range t.Adjustments {
+			if err := v.MarshalCBOR(cw); err != nil {
+				return err
+			}
+
+		}
+	}
+	return nil
+}
+
+func (t *GovResolution) UnmarshalCBOR(r io.Reader) (err error) {
+	*t = GovResolution{}
+
+	cr := cbg.NewCborReader(r)
+
+	maj, extra, err := cr.ReadHeader()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	}()
+
+	if maj != cbg.MajMap {
+		return fmt.Errorf("cbor input should be of type map")
+	}
+
+	if extra > cbg.MaxLength {
+		return fmt.Errorf("GovResolution: map struct too large (%d)", extra)
+	}
+
+	n := extra
+
+	nameBuf := make([]byte, 11)
+	for i := uint64(0); i < n; i++ {
+		nameLen, ok, err := cbg.ReadFullStringIntoBuf(cr, nameBuf, 1000000)
+		if err != nil {
+			return err
+		}
+
+		if !ok {
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(cr, func(cid.Cid) {}); err != nil {
+				return err
+			}
+			continue
+		}
+
+		switch string(nameBuf[:nameLen]) {
+		// t.LexiconTypeID (string) (string)
+		case "$type":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.LexiconTypeID = string(sval)
+			}
+			// t.Langs ([]string) (slice)
+		case "langs":
+
+			maj, extra, err = cr.ReadHeader()
+			if err != nil {
+				return err
+			}
+
+			if extra > 8192 {
+				return fmt.Errorf("t.Langs: array too large (%d)", extra)
+			}
+
+			if maj != cbg.MajArray {
+				return fmt.Errorf("expected cbor array")
+			}
+
+			if extra > 0 {
+				t.Langs = make([]string, extra)
+			}
+
+			for i := 0; i < int(extra); i++ {
+				{
+					var maj byte
+					var extra uint64
+					var err error
+					_ = maj
+					_ = extra
+					_ = err
+
+					{
+						sval, err := cbg.ReadStringWithMax(cr, 1000000)
+						if err != nil {
+							return err
+						}
+
+						t.Langs[i] = string(sval)
+					}
+
+				}
+			}
+			// t.Result (string) (string)
+		case "result":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Result = string(sval)
+			}
+			// t.Dispute (atproto.RepoStrongRef) (struct)
+		case "dispute":
+
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					t.Dispute = new(atproto.RepoStrongRef)
+					if err := t.Dispute.UnmarshalCBOR(cr); err != nil {
+						return xerrors.Errorf("unmarshaling t.Dispute pointer: %w", err)
+					}
+				}
+
+			}
+			// t.Reasons (string) (string)
+		case "reasons":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Reasons = string(sval)
+			}
+			// t.Remedies ([]*citysync.GovResolution_Remedy) (slice)
+		case "remedies":
+
+			maj, extra, err = cr.ReadHeader()
+			if err != nil {
+				return err
+			}
+
+			if extra > 8192 {
+				return fmt.Errorf("t.Remedies: array too large (%d)", extra)
+			}
+
+			if maj != cbg.MajArray {
+				return fmt.Errorf("expected cbor array")
+			}
+
+			if extra > 0 {
+				t.Remedies = make([]*GovResolution_Remedy, extra)
+			}
+
+			for i := 0; i < int(extra); i++ {
+				{
+					var maj byte
+					var extra uint64
+					var err error
+					_ = maj
+					_ = extra
+					_ = err
+
+					{
+
+						b, err := cr.ReadByte()
+						if err != nil {
+							return err
+						}
+						if b != cbg.CborNull[0] {
+							if err := cr.UnreadByte(); err != nil {
+								return err
+							}
+							t.Remedies[i] = new(GovResolution_Remedy)
+							if err := t.Remedies[i].UnmarshalCBOR(cr); err != nil {
+								return xerrors.Errorf("unmarshaling t.Remedies[i] pointer: %w", err)
+							}
+						}
+
+					}
+
+				}
+			}
+			// t.CreatedAt (string) (string)
+		case "createdAt":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.CreatedAt = string(sval)
+			}
+			// t.Adjustments ([]*atproto.RepoStrongRef) (slice)
+		case "adjustments":
+
+			maj, extra, err = cr.ReadHeader()
+			if err != nil {
+				return err
+			}
+
+			if extra > 8192 {
+				return fmt.Errorf("t.Adjustments: array too large (%d)", extra)
+			}
+
+			if maj != cbg.MajArray {
+				return fmt.Errorf("expected cbor array")
+			}
+
+			if extra > 0 {
+				t.Adjustments = make([]*atproto.RepoStrongRef, extra)
+			}
+
+			for i := 0; i < int(extra); i++ {
+				{
+					var maj byte
+					var extra uint64
+					var err error
+					_ = maj
+					_ = extra
+					_ = err
+
+					{
+
+						b, err := cr.ReadByte()
+						if err != nil {
+							return err
+						}
+						if b != cbg.CborNull[0] {
+							if err := cr.UnreadByte(); err != nil {
+								return err
+							}
+							t.Adjustments[i] = new(atproto.RepoStrongRef)
+							if err := t.Adjustments[i].UnmarshalCBOR(cr); err != nil {
+								return xerrors.Errorf("unmarshaling t.Adjustments[i] pointer: %w", err)
+							}
+						}
+
+					}
+
+				}
+			}
+
+		default:
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(r, func(cid.Cid) {}); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
+func (t *GovResolution_Remedy) MarshalCBOR(w io.Writer) error {
+	if t == nil {
+		_, err := w.Write(cbg.CborNull)
+		return err
+	}
+
+	cw := cbg.NewCborWriter(w)
+	fieldCount := 4
+
+	if t.Note == nil {
+		fieldCount--
+	}
+
+	if t.Org == nil {
+		fieldCount--
+	}
+
+	if t.Subject == nil {
+		fieldCount--
+	}
+
+	if _, err := cw.Write(cbg.CborEncodeMajorType(cbg.MajMap, uint64(fieldCount))); err != nil {
+		return err
+	}
+
+	// t.Org (string) (string)
+	if t.Org != nil {
+
+		if len("org") > 1000000 {
+			return xerrors.Errorf("Value in field \"org\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("org"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("org")); err != nil {
+			return err
+		}
+
+		if t.Org == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if len(*t.Org) > 1000000 {
+				return xerrors.Errorf("Value in field t.Org was too long")
+			}
+
+			if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(*t.Org))); err != nil {
+				return err
+			}
+			if _, err := cw.WriteString(string(*t.Org)); err != nil {
+				return err
+			}
+		}
+	}
+
+	// t.Kind (string) (string)
+	if len("kind") > 1000000 {
+		return xerrors.Errorf("Value in field \"kind\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("kind"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("kind")); err != nil {
+		return err
+	}
+
+	if len(t.Kind) > 1000000 {
+		return xerrors.Errorf("Value in field t.Kind was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Kind))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Kind)); err != nil {
+		return err
+	}
+
+	// t.Note (string) (string)
+	if t.Note != nil {
+
+		if len("note") > 1000000 {
+			return xerrors.Errorf("Value in field \"note\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("note"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("note")); err != nil {
+			return err
+		}
+
+		if t.Note == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if len(*t.Note) > 1000000 {
+				return xerrors.Errorf("Value in field t.Note was too long")
+			}
+
+			if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(*t.Note))); err != nil {
+				return err
+			}
+			if _, err := cw.WriteString(string(*t.Note)); err != nil {
+				return err
+			}
+		}
+	}
+
+	// t.Subject (atproto.RepoStrongRef) (struct)
+	if t.Subject != nil {
+
+		if len("subject") > 1000000 {
+			return xerrors.Errorf("Value in field \"subject\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("subject"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("subject")); err != nil {
+			return err
+		}
+
+		if err := t.Subject.MarshalCBOR(cw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *GovResolution_Remedy) UnmarshalCBOR(r io.Reader) (err error) {
+	*t = GovResolution_Remedy{}
+
+	cr := cbg.NewCborReader(r)
+
+	maj, extra, err := cr.ReadHeader()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	}()
+
+	if maj != cbg.MajMap {
+		return fmt.Errorf("cbor input should be of type map")
+	}
+
+	if extra > cbg.MaxLength {
+		return fmt.Errorf("GovResolution_Remedy: map struct too large (%d)", extra)
+	}
+
+	n := extra
+
+	nameBuf := make([]byte, 7)
+	for i := uint64(0); i < n; i++ {
+		nameLen, ok, err := cbg.ReadFullStringIntoBuf(cr, nameBuf, 1000000)
+		if err != nil {
+			return err
+		}
+
+		if !ok {
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(cr, func(cid.Cid) {}); err != nil {
+				return err
+			}
+			continue
+		}
+
+		switch string(nameBuf[:nameLen]) {
+		// t.Org (string) (string)
+		case "org":
+
+			{
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+
+					sval, err := cbg.ReadStringWithMax(cr, 1000000)
+					if err != nil {
+						return err
+					}
+
+					t.Org = (*string)(&sval)
+				}
+			}
+			// t.Kind (string) (string)
+		case "kind":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Kind = string(sval)
+			}
+			// t.Note (string) (string)
+		case "note":
+
+			{
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+
+					sval, err := cbg.ReadStringWithMax(cr, 1000000)
+					if err != nil {
+						return err
+					}
+
+					t.Note = (*string)(&sval)
+				}
+			}
+			// t.Subject (atproto.RepoStrongRef) (struct)
+		case "subject":
+
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					t.Subject = new(atproto.RepoStrongRef)
+					if err := t.Subject.UnmarshalCBOR(cr); err != nil {
+						return xerrors.Errorf("unmarshaling t.Subject pointer: %w", err)
+					}
+				}
+
+			}
+
+		default:
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(r, func(cid.Cid) {}); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
 func (t *LedgerCheckpoint) MarshalCBOR(w io.Writer) error {
 	if t == nil {
 		_, err := w.Write(cbg.CborNull)
@@ -11701,6 +12950,3718 @@ func (t *LedgerCheckpoint_Supply) UnmarshalCBOR(r io.Reader) (err error) {
 
 	return nil
 }
+func (t *LedgerCosignature) MarshalCBOR(w io.Writer) error {
+	if t == nil {
+		_, err := w.Write(cbg.CborNull)
+		return err
+	}
+
+	cw := cbg.NewCborWriter(w)
+
+	if _, err := cw.Write([]byte{166}); err != nil {
+		return err
+	}
+
+	// t.At (string) (string)
+	if len("at") > 1000000 {
+		return xerrors.Errorf("Value in field \"at\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("at"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("at")); err != nil {
+		return err
+	}
+
+	if len(t.At) > 1000000 {
+		return xerrors.Errorf("Value in field t.At was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.At))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.At)); err != nil {
+		return err
+	}
+
+	// t.LexiconTypeID (string) (string)
+	if len("$type") > 1000000 {
+		return xerrors.Errorf("Value in field \"$type\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("$type"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("$type")); err != nil {
+		return err
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("org.city-sync.ledger.cosignature"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("org.city-sync.ledger.cosignature")); err != nil {
+		return err
+	}
+
+	// t.Origin (string) (string)
+	if len("origin") > 1000000 {
+		return xerrors.Errorf("Value in field \"origin\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("origin"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("origin")); err != nil {
+		return err
+	}
+
+	if len(t.Origin) > 1000000 {
+		return xerrors.Errorf("Value in field t.Origin was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Origin))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Origin)); err != nil {
+		return err
+	}
+
+	// t.TreeSize (int64) (int64)
+	if len("treeSize") > 1000000 {
+		return xerrors.Errorf("Value in field \"treeSize\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("treeSize"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("treeSize")); err != nil {
+		return err
+	}
+
+	if t.TreeSize >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.TreeSize)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.TreeSize-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.Signature (string) (string)
+	if len("signature") > 1000000 {
+		return xerrors.Errorf("Value in field \"signature\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("signature"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("signature")); err != nil {
+		return err
+	}
+
+	if len(t.Signature) > 1000000 {
+		return xerrors.Errorf("Value in field t.Signature was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Signature))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Signature)); err != nil {
+		return err
+	}
+
+	// t.Checkpoint (atproto.RepoStrongRef) (struct)
+	if len("checkpoint") > 1000000 {
+		return xerrors.Errorf("Value in field \"checkpoint\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("checkpoint"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("checkpoint")); err != nil {
+		return err
+	}
+
+	if err := t.Checkpoint.MarshalCBOR(cw); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (t *LedgerCosignature) UnmarshalCBOR(r io.Reader) (err error) {
+	*t = LedgerCosignature{}
+
+	cr := cbg.NewCborReader(r)
+
+	maj, extra, err := cr.ReadHeader()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	}()
+
+	if maj != cbg.MajMap {
+		return fmt.Errorf("cbor input should be of type map")
+	}
+
+	if extra > cbg.MaxLength {
+		return fmt.Errorf("LedgerCosignature: map struct too large (%d)", extra)
+	}
+
+	n := extra
+
+	nameBuf := make([]byte, 10)
+	for i := uint64(0); i < n; i++ {
+		nameLen, ok, err := cbg.ReadFullStringIntoBuf(cr, nameBuf, 1000000)
+		if err != nil {
+			return err
+		}
+
+		if !ok {
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(cr, func(cid.Cid) {}); err != nil {
+				return err
+			}
+			continue
+		}
+
+		switch string(nameBuf[:nameLen]) {
+		// t.At (string) (string)
+		case "at":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.At = string(sval)
+			}
+			// t.LexiconTypeID (string) (string)
+		case "$type":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.LexiconTypeID = string(sval)
+			}
+			// t.Origin (string) (string)
+		case "origin":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Origin = string(sval)
+			}
+			// t.TreeSize (int64) (int64)
+		case "treeSize":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.TreeSize = int64(extraI)
+			}
+			// t.Signature (string) (string)
+		case "signature":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Signature = string(sval)
+			}
+			// t.Checkpoint (atproto.RepoStrongRef) (struct)
+		case "checkpoint":
+
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					t.Checkpoint = new(atproto.RepoStrongRef)
+					if err := t.Checkpoint.UnmarshalCBOR(cr); err != nil {
+						return xerrors.Errorf("unmarshaling t.Checkpoint pointer: %w", err)
+					}
+				}
+
+			}
+
+		default:
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(r, func(cid.Cid) {}); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
+func (t *LedgerEpochReport) MarshalCBOR(w io.Writer) error {
+	if t == nil {
+		_, err := w.Write(cbg.CborNull)
+		return err
+	}
+
+	cw := cbg.NewCborWriter(w)
+	fieldCount := 29
+
+	if t.ActiveParticipants == nil {
+		fieldCount--
+	}
+
+	if t.ActiveStockToCapacityMilli == nil {
+		fieldCount--
+	}
+
+	if t.BacklogBound == nil {
+		fieldCount--
+	}
+
+	if t.BoundBy == nil {
+		fieldCount--
+	}
+
+	if t.ByCategory == nil {
+		fieldCount--
+	}
+
+	if t.DormancyRatioBps == nil {
+		fieldCount--
+	}
+
+	if t.FromCheckpoint == nil {
+		fieldCount--
+	}
+
+	if t.IssuanceToCapacityBps == nil {
+		fieldCount--
+	}
+
+	if t.NextCap == nil {
+		fieldCount--
+	}
+
+	if t.Notes == nil {
+		fieldCount--
+	}
+
+	if t.RedemptionEfficiencyBps == nil {
+		fieldCount--
+	}
+
+	if t.ShareBound == nil {
+		fieldCount--
+	}
+
+	if t.Supersedes == nil {
+		fieldCount--
+	}
+
+	if t.UtilizationBps == nil {
+		fieldCount--
+	}
+
+	if t.WarmUp == nil {
+		fieldCount--
+	}
+
+	if _, err := cw.Write(cbg.CborEncodeMajorType(cbg.MajMap, uint64(fieldCount))); err != nil {
+		return err
+	}
+
+	// t.Cap (int64) (int64)
+	if len("cap") > 1000000 {
+		return xerrors.Errorf("Value in field \"cap\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("cap"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("cap")); err != nil {
+		return err
+	}
+
+	if t.Cap >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Cap)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Cap-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.Book (string) (string)
+	if len("book") > 1000000 {
+		return xerrors.Errorf("Value in field \"book\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("book"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("book")); err != nil {
+		return err
+	}
+
+	if len(t.Book) > 1000000 {
+		return xerrors.Errorf("Value in field t.Book was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Book))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Book)); err != nil {
+		return err
+	}
+
+	// t.LexiconTypeID (string) (string)
+	if len("$type") > 1000000 {
+		return xerrors.Errorf("Value in field \"$type\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("$type"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("$type")); err != nil {
+		return err
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("org.city-sync.ledger.epochReport"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("org.city-sync.ledger.epochReport")); err != nil {
+		return err
+	}
+
+	// t.Epoch (string) (string)
+	if len("epoch") > 1000000 {
+		return xerrors.Errorf("Value in field \"epoch\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("epoch"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("epoch")); err != nil {
+		return err
+	}
+
+	if len(t.Epoch) > 1000000 {
+		return xerrors.Errorf("Value in field t.Epoch was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Epoch))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Epoch)); err != nil {
+		return err
+	}
+
+	// t.Notes ([]string) (slice)
+	if t.Notes != nil {
+
+		if len("notes") > 1000000 {
+			return xerrors.Errorf("Value in field \"notes\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("notes"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("notes")); err != nil {
+			return err
+		}
+
+		if len(t.Notes) > 8192 {
+			return xerrors.Errorf("Slice value in field t.Notes was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajArray, uint64(len(t.Notes))); err != nil {
+			return err
+		}
+		for _, v := range t.Notes {
+			if len(v) > 1000000 {
+				return xerrors.Errorf("Value in field v was too long")
+			}
+
+			if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(v))); err != nil {
+				return err
+			}
+			if _, err := cw.WriteString(string(v)); err != nil {
+				return err
+			}
+
+		}
+	}
+
+	// t.Active (int64) (int64)
+	if len("active") > 1000000 {
+		return xerrors.Errorf("Value in field \"active\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("active"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("active")); err != nil {
+		return err
+	}
+
+	if t.Active >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Active)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Active-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.Burned (int64) (int64)
+	if len("burned") > 1000000 {
+		return xerrors.Errorf("Value in field \"burned\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("burned"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("burned")); err != nil {
+		return err
+	}
+
+	if t.Burned >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Burned)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Burned-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.Issued (int64) (int64)
+	if len("issued") > 1000000 {
+		return xerrors.Errorf("Value in field \"issued\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("issued"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("issued")); err != nil {
+		return err
+	}
+
+	if t.Issued >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Issued)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Issued-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.Months ([]*citysync.LedgerEpochReport_Month) (slice)
+	if len("months") > 1000000 {
+		return xerrors.Errorf("Value in field \"months\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("months"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("months")); err != nil {
+		return err
+	}
+
+	if len(t.Months) > 8192 {
+		return xerrors.Errorf("Slice value in field t.Months was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajArray, uint64(len(t.Months))); err != nil {
+		return err
+	}
+	for _, v := range t.Months {
+		if err := v.MarshalCBOR(cw); err != nil {
+			return err
+		}
+
+	}
+
+	// t.WarmUp (bool) (bool)
+	if t.WarmUp != nil {
+
+		if len("warmUp") > 1000000 {
+			return xerrors.Errorf("Value in field \"warmUp\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("warmUp"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("warmUp")); err != nil {
+			return err
+		}
+
+		if t.WarmUp == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if err := cbg.WriteBool(w, *t.WarmUp); err != nil {
+				return err
+			}
+		}
+	}
+
+	// t.BoundBy (string) (string)
+	if t.BoundBy != nil {
+
+		if len("boundBy") > 1000000 {
+			return xerrors.Errorf("Value in field \"boundBy\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("boundBy"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("boundBy")); err != nil {
+			return err
+		}
+
+		if t.BoundBy == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if len(*t.BoundBy) > 1000000 {
+				return xerrors.Errorf("Value in field t.BoundBy was too long")
+			}
+
+			if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(*t.BoundBy))); err != nil {
+				return err
+			}
+			if _, err := cw.WriteString(string(*t.BoundBy)); err != nil {
+				return err
+			}
+		}
+	}
+
+	// t.Dormant (int64) (int64)
+	if len("dormant") > 1000000 {
+		return xerrors.Errorf("Value in field \"dormant\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("dormant"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("dormant")); err != nil {
+		return err
+	}
+
+	if t.Dormant >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Dormant)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Dormant-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.Expired (int64) (int64)
+	if len("expired") > 1000000 {
+		return xerrors.Errorf("Value in field \"expired\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("expired"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("expired")); err != nil {
+		return err
+	}
+
+	if t.Expired >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Expired)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Expired-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.NextCap (int64) (int64)
+	if t.NextCap != nil {
+
+		if len("nextCap") > 1000000 {
+			return xerrors.Errorf("Value in field \"nextCap\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("nextCap"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("nextCap")); err != nil {
+			return err
+		}
+
+		if t.NextCap == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.NextCap >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.NextCap)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.NextCap-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.Capacity (int64) (int64)
+	if len("capacity") > 1000000 {
+		return xerrors.Errorf("Value in field \"capacity\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("capacity"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("capacity")); err != nil {
+		return err
+	}
+
+	if t.Capacity >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Capacity)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Capacity-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.CreatedAt (string) (string)
+	if len("createdAt") > 1000000 {
+		return xerrors.Errorf("Value in field \"createdAt\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("createdAt"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("createdAt")); err != nil {
+		return err
+	}
+
+	if len(t.CreatedAt) > 1000000 {
+		return xerrors.Errorf("Value in field t.CreatedAt was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.CreatedAt))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.CreatedAt)); err != nil {
+		return err
+	}
+
+	// t.ByCategory ([]*citysync.LedgerEpochReport_Cell) (slice)
+	if t.ByCategory != nil {
+
+		if len("byCategory") > 1000000 {
+			return xerrors.Errorf("Value in field \"byCategory\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("byCategory"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("byCategory")); err != nil {
+			return err
+		}
+
+		if len(t.ByCategory) > 8192 {
+			return xerrors.Errorf("Slice value in field t.ByCategory was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajArray, uint64(len(t.ByCategory))); err != nil {
+			return err
+		}
+		for _, v := range t.ByCategory {
+			if err := v.MarshalCBOR(cw); err != nil {
+				return err
+			}
+
+		}
+	}
+
+	// t.ShareBound (int64) (int64)
+	if t.ShareBound != nil {
+
+		if len("shareBound") > 1000000 {
+			return xerrors.Errorf("Value in field \"shareBound\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("shareBound"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("shareBound")); err != nil {
+			return err
+		}
+
+		if t.ShareBound == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.ShareBound >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.ShareBound)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.ShareBound-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.Supersedes (atproto.RepoStrongRef) (struct)
+	if t.Supersedes != nil {
+
+		if len("supersedes") > 1000000 {
+			return xerrors.Errorf("Value in field \"supersedes\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("supersedes"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("supersedes")); err != nil {
+			return err
+		}
+
+		if err := t.Supersedes.MarshalCBOR(cw); err != nil {
+			return err
+		}
+	}
+
+	// t.BacklogBound (int64) (int64)
+	if t.BacklogBound != nil {
+
+		if len("backlogBound") > 1000000 {
+			return xerrors.Errorf("Value in field \"backlogBound\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("backlogBound"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("backlogBound")); err != nil {
+			return err
+		}
+
+		if t.BacklogBound == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.BacklogBound >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.BacklogBound)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.BacklogBound-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.ParameterSet (atproto.RepoStrongRef) (struct)
+	if len("parameterSet") > 1000000 {
+		return xerrors.Errorf("Value in field \"parameterSet\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("parameterSet"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("parameterSet")); err != nil {
+		return err
+	}
+
+	if err := t.ParameterSet.MarshalCBOR(cw); err != nil {
+		return err
+	}
+
+	// t.ToCheckpoint (atproto.RepoStrongRef) (struct)
+	if len("toCheckpoint") > 1000000 {
+		return xerrors.Errorf("Value in field \"toCheckpoint\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("toCheckpoint"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("toCheckpoint")); err != nil {
+		return err
+	}
+
+	if err := t.ToCheckpoint.MarshalCBOR(cw); err != nil {
+		return err
+	}
+
+	// t.FromCheckpoint (atproto.RepoStrongRef) (struct)
+	if t.FromCheckpoint != nil {
+
+		if len("fromCheckpoint") > 1000000 {
+			return xerrors.Errorf("Value in field \"fromCheckpoint\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("fromCheckpoint"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("fromCheckpoint")); err != nil {
+			return err
+		}
+
+		if err := t.FromCheckpoint.MarshalCBOR(cw); err != nil {
+			return err
+		}
+	}
+
+	// t.UtilizationBps (int64) (int64)
+	if t.UtilizationBps != nil {
+
+		if len("utilizationBps") > 1000000 {
+			return xerrors.Errorf("Value in field \"utilizationBps\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("utilizationBps"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("utilizationBps")); err != nil {
+			return err
+		}
+
+		if t.UtilizationBps == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.UtilizationBps >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.UtilizationBps)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.UtilizationBps-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.DormancyRatioBps (int64) (int64)
+	if t.DormancyRatioBps != nil {
+
+		if len("dormancyRatioBps") > 1000000 {
+			return xerrors.Errorf("Value in field \"dormancyRatioBps\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("dormancyRatioBps"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("dormancyRatioBps")); err != nil {
+			return err
+		}
+
+		if t.DormancyRatioBps == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.DormancyRatioBps >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.DormancyRatioBps)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.DormancyRatioBps-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.ActiveParticipants (int64) (int64)
+	if t.ActiveParticipants != nil {
+
+		if len("activeParticipants") > 1000000 {
+			return xerrors.Errorf("Value in field \"activeParticipants\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("activeParticipants"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("activeParticipants")); err != nil {
+			return err
+		}
+
+		if t.ActiveParticipants == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.ActiveParticipants >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.ActiveParticipants)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.ActiveParticipants-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.IssuanceToCapacityBps (int64) (int64)
+	if t.IssuanceToCapacityBps != nil {
+
+		if len("issuanceToCapacityBps") > 1000000 {
+			return xerrors.Errorf("Value in field \"issuanceToCapacityBps\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("issuanceToCapacityBps"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("issuanceToCapacityBps")); err != nil {
+			return err
+		}
+
+		if t.IssuanceToCapacityBps == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.IssuanceToCapacityBps >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.IssuanceToCapacityBps)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.IssuanceToCapacityBps-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.RedemptionEfficiencyBps (int64) (int64)
+	if t.RedemptionEfficiencyBps != nil {
+
+		if len("redemptionEfficiencyBps") > 1000000 {
+			return xerrors.Errorf("Value in field \"redemptionEfficiencyBps\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("redemptionEfficiencyBps"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("redemptionEfficiencyBps")); err != nil {
+			return err
+		}
+
+		if t.RedemptionEfficiencyBps == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.RedemptionEfficiencyBps >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.RedemptionEfficiencyBps)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.RedemptionEfficiencyBps-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.ActiveStockToCapacityMilli (int64) (int64)
+	if t.ActiveStockToCapacityMilli != nil {
+
+		if len("activeStockToCapacityMilli") > 1000000 {
+			return xerrors.Errorf("Value in field \"activeStockToCapacityMilli\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("activeStockToCapacityMilli"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("activeStockToCapacityMilli")); err != nil {
+			return err
+		}
+
+		if t.ActiveStockToCapacityMilli == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.ActiveStockToCapacityMilli >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.ActiveStockToCapacityMilli)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.ActiveStockToCapacityMilli-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+	return nil
+}
+
+func (t *LedgerEpochReport) UnmarshalCBOR(r io.Reader) (err error) {
+	*t = LedgerEpochReport{}
+
+	cr := cbg.NewCborReader(r)
+
+	maj, extra, err := cr.ReadHeader()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	}()
+
+	if maj != cbg.MajMap {
+		return fmt.Errorf("cbor input should be of type map")
+	}
+
+	if extra > cbg.MaxLength {
+		return fmt.Errorf("LedgerEpochReport: map struct too large (%d)", extra)
+	}
+
+	n := extra
+
+	nameBuf := make([]byte, 26)
+	for i := uint64(0); i < n; i++ {
+		nameLen, ok, err := cbg.ReadFullStringIntoBuf(cr, nameBuf, 1000000)
+		if err != nil {
+			return err
+		}
+
+		if !ok {
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(cr, func(cid.Cid) {}); err != nil {
+				return err
+			}
+			continue
+		}
+
+		switch string(nameBuf[:nameLen]) {
+		// t.Cap (int64) (int64)
+		case "cap":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Cap = int64(extraI)
+			}
+			// t.Book (string) (string)
+		case "book":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Book = string(sval)
+			}
+			// t.LexiconTypeID (string) (string)
+		case "$type":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.LexiconTypeID = string(sval)
+			}
+			// t.Epoch (string) (string)
+		case "epoch":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Epoch = string(sval)
+			}
+			// t.Notes ([]string) (slice)
+		case "notes":
+
+			maj, extra, err = cr.ReadHeader()
+			if err != nil {
+				return err
+			}
+
+			if extra > 8192 {
+				return fmt.Errorf("t.Notes: array too large (%d)", extra)
+			}
+
+			if maj != cbg.MajArray {
+				return fmt.Errorf("expected cbor array")
+			}
+
+			if extra > 0 {
+				t.Notes = make([]string, extra)
+			}
+
+			for i := 0; i < int(extra); i++ {
+				{
+					var maj byte
+					var extra uint64
+					var err error
+					_ = maj
+					_ = extra
+					_ = err
+
+					{
+						sval, err := cbg.ReadStringWithMax(cr, 1000000)
+						if err != nil {
+							return err
+						}
+
+						t.Notes[i] = string(sval)
+					}
+
+				}
+			}
+			// t.Active (int64) (int64)
+		case "active":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Active = int64(extraI)
+			}
+			// t.Burned (int64) (int64)
+		case "burned":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Burned = int64(extraI)
+			}
+			// t.Issued (int64) (int64)
+		case "issued":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Issued = int64(extraI)
+			}
+			// t.Months ([]*citysync.LedgerEpochReport_Month) (slice)
+		case "months":
+
+			maj, extra, err = cr.ReadHeader()
+			if err != nil {
+				return err
+			}
+
+			if extra > 8192 {
+				return fmt.Errorf("t.Months: array too large (%d)", extra)
+			}
+
+			if maj != cbg.MajArray {
+				return fmt.Errorf("expected cbor array")
+			}
+
+			if extra > 0 {
+				t.Months = make([]*LedgerEpochReport_Month, extra)
+			}
+
+			for i := 0; i < int(extra); i++ {
+				{
+					var maj byte
+					var extra uint64
+					var err error
+					_ = maj
+					_ = extra
+					_ = err
+
+					{
+
+						b, err := cr.ReadByte()
+						if err != nil {
+							return err
+						}
+						if b != cbg.CborNull[0] {
+							if err := cr.UnreadByte(); err != nil {
+								return err
+							}
+							t.Months[i] = new(LedgerEpochReport_Month)
+							if err := t.Months[i].UnmarshalCBOR(cr); err != nil {
+								return xerrors.Errorf("unmarshaling t.Months[i] pointer: %w", err)
+							}
+						}
+
+					}
+
+				}
+			}
+			// t.WarmUp (bool) (bool)
+		case "warmUp":
+
+			{
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+
+					maj, extra, err = cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					if maj != cbg.MajOther {
+						return fmt.Errorf("booleans must be major type 7")
+					}
+
+					var val bool
+					switch extra {
+					case 20:
+						val = false
+					case 21:
+						val = true
+					default:
+						return fmt.Errorf("booleans are either major type 7, value 20 or 21 (got %d)", extra)
+					}
+					t.WarmUp = &val
+				}
+			}
+			// t.BoundBy (string) (string)
+		case "boundBy":
+
+			{
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+
+					sval, err := cbg.ReadStringWithMax(cr, 1000000)
+					if err != nil {
+						return err
+					}
+
+					t.BoundBy = (*string)(&sval)
+				}
+			}
+			// t.Dormant (int64) (int64)
+		case "dormant":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Dormant = int64(extraI)
+			}
+			// t.Expired (int64) (int64)
+		case "expired":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Expired = int64(extraI)
+			}
+			// t.NextCap (int64) (int64)
+		case "nextCap":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.NextCap = (*int64)(&extraI)
+				}
+			}
+			// t.Capacity (int64) (int64)
+		case "capacity":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Capacity = int64(extraI)
+			}
+			// t.CreatedAt (string) (string)
+		case "createdAt":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.CreatedAt = string(sval)
+			}
+			// t.ByCategory ([]*citysync.LedgerEpochReport_Cell) (slice)
+		case "byCategory":
+
+			maj, extra, err = cr.ReadHeader()
+			if err != nil {
+				return err
+			}
+
+			if extra > 8192 {
+				return fmt.Errorf("t.ByCategory: array too large (%d)", extra)
+			}
+
+			if maj != cbg.MajArray {
+				return fmt.Errorf("expected cbor array")
+			}
+
+			if extra > 0 {
+				t.ByCategory = make([]*LedgerEpochReport_Cell, extra)
+			}
+
+			for i := 0; i < int(extra); i++ {
+				{
+					var maj byte
+					var extra uint64
+					var err error
+					_ = maj
+					_ = extra
+					_ = err
+
+					{
+
+						b, err := cr.ReadByte()
+						if err != nil {
+							return err
+						}
+						if b != cbg.CborNull[0] {
+							if err := cr.UnreadByte(); err != nil {
+								return err
+							}
+							t.ByCategory[i] = new(LedgerEpochReport_Cell)
+							if err := t.ByCategory[i].UnmarshalCBOR(cr); err != nil {
+								return xerrors.Errorf("unmarshaling t.ByCategory[i] pointer: %w", err)
+							}
+						}
+
+					}
+
+				}
+			}
+			// t.ShareBound (int64) (int64)
+		case "shareBound":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.ShareBound = (*int64)(&extraI)
+				}
+			}
+			// t.Supersedes (atproto.RepoStrongRef) (struct)
+		case "supersedes":
+
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					t.Supersedes = new(atproto.RepoStrongRef)
+					if err := t.Supersedes.UnmarshalCBOR(cr); err != nil {
+						return xerrors.Errorf("unmarshaling t.Supersedes pointer: %w", err)
+					}
+				}
+
+			}
+			// t.BacklogBound (int64) (int64)
+		case "backlogBound":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.BacklogBound = (*int64)(&extraI)
+				}
+			}
+			// t.ParameterSet (atproto.RepoStrongRef) (struct)
+		case "parameterSet":
+
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					t.ParameterSet = new(atproto.RepoStrongRef)
+					if err := t.ParameterSet.UnmarshalCBOR(cr); err != nil {
+						return xerrors.Errorf("unmarshaling t.ParameterSet pointer: %w", err)
+					}
+				}
+
+			}
+			// t.ToCheckpoint (atproto.RepoStrongRef) (struct)
+		case "toCheckpoint":
+
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					t.ToCheckpoint = new(atproto.RepoStrongRef)
+					if err := t.ToCheckpoint.UnmarshalCBOR(cr); err != nil {
+						return xerrors.Errorf("unmarshaling t.ToCheckpoint pointer: %w", err)
+					}
+				}
+
+			}
+			// t.FromCheckpoint (atproto.RepoStrongRef) (struct)
+		case "fromCheckpoint":
+
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					t.FromCheckpoint = new(atproto.RepoStrongRef)
+					if err := t.FromCheckpoint.UnmarshalCBOR(cr); err != nil {
+						return xerrors.Errorf("unmarshaling t.FromCheckpoint pointer: %w", err)
+					}
+				}
+
+			}
+			// t.UtilizationBps (int64) (int64)
+		case "utilizationBps":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.UtilizationBps = (*int64)(&extraI)
+				}
+			}
+			// t.DormancyRatioBps (int64) (int64)
+		case "dormancyRatioBps":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.DormancyRatioBps = (*int64)(&extraI)
+				}
+			}
+			// t.ActiveParticipants (int64) (int64)
+		case "activeParticipants":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.ActiveParticipants = (*int64)(&extraI)
+				}
+			}
+			// t.IssuanceToCapacityBps (int64) (int64)
+		case "issuanceToCapacityBps":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.IssuanceToCapacityBps = (*int64)(&extraI)
+				}
+			}
+			// t.RedemptionEfficiencyBps (int64) (int64)
+		case "redemptionEfficiencyBps":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.RedemptionEfficiencyBps = (*int64)(&extraI)
+				}
+			}
+			// t.ActiveStockToCapacityMilli (int64) (int64)
+		case "activeStockToCapacityMilli":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.ActiveStockToCapacityMilli = (*int64)(&extraI)
+				}
+			}
+
+		default:
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(r, func(cid.Cid) {}); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
+func (t *LedgerEpochReport_Alarm) MarshalCBOR(w io.Writer) error {
+	if t == nil {
+		_, err := w.Write(cbg.CborNull)
+		return err
+	}
+
+	cw := cbg.NewCborWriter(w)
+	fieldCount := 5
+
+	if t.Offering == nil {
+		fieldCount--
+	}
+
+	if t.Response == nil {
+		fieldCount--
+	}
+
+	if t.Value == nil {
+		fieldCount--
+	}
+
+	if _, err := cw.Write(cbg.CborEncodeMajorType(cbg.MajMap, uint64(fieldCount))); err != nil {
+		return err
+	}
+
+	// t.Mode (string) (string)
+	if len("mode") > 1000000 {
+		return xerrors.Errorf("Value in field \"mode\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("mode"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("mode")); err != nil {
+		return err
+	}
+
+	if len(t.Mode) > 1000000 {
+		return xerrors.Errorf("Value in field t.Mode was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Mode))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Mode)); err != nil {
+		return err
+	}
+
+	// t.Value (int64) (int64)
+	if t.Value != nil {
+
+		if len("value") > 1000000 {
+			return xerrors.Errorf("Value in field \"value\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("value"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("value")); err != nil {
+			return err
+		}
+
+		if t.Value == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.Value >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.Value)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.Value-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.Offering (atproto.RepoStrongRef) (struct)
+	if t.Offering != nil {
+
+		if len("offering") > 1000000 {
+			return xerrors.Errorf("Value in field \"offering\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("offering"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("offering")); err != nil {
+			return err
+		}
+
+		if err := t.Offering.MarshalCBOR(cw); err != nil {
+			return err
+		}
+	}
+
+	// t.Response (string) (string)
+	if t.Response != nil {
+
+		if len("response") > 1000000 {
+			return xerrors.Errorf("Value in field \"response\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("response"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("response")); err != nil {
+			return err
+		}
+
+		if t.Response == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if len(*t.Response) > 1000000 {
+				return xerrors.Errorf("Value in field t.Response was too long")
+			}
+
+			if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(*t.Response))); err != nil {
+				return err
+			}
+			if _, err := cw.WriteString(string(*t.Response)); err != nil {
+				return err
+			}
+		}
+	}
+
+	// t.Indicator (string) (string)
+	if len("indicator") > 1000000 {
+		return xerrors.Errorf("Value in field \"indicator\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("indicator"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("indicator")); err != nil {
+		return err
+	}
+
+	if len(t.Indicator) > 1000000 {
+		return xerrors.Errorf("Value in field t.Indicator was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Indicator))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Indicator)); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (t *LedgerEpochReport_Alarm) UnmarshalCBOR(r io.Reader) (err error) {
+	*t = LedgerEpochReport_Alarm{}
+
+	cr := cbg.NewCborReader(r)
+
+	maj, extra, err := cr.ReadHeader()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	}()
+
+	if maj != cbg.MajMap {
+		return fmt.Errorf("cbor input should be of type map")
+	}
+
+	if extra > cbg.MaxLength {
+		return fmt.Errorf("LedgerEpochReport_Alarm: map struct too large (%d)", extra)
+	}
+
+	n := extra
+
+	nameBuf := make([]byte, 9)
+	for i := uint64(0); i < n; i++ {
+		nameLen, ok, err := cbg.ReadFullStringIntoBuf(cr, nameBuf, 1000000)
+		if err != nil {
+			return err
+		}
+
+		if !ok {
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(cr, func(cid.Cid) {}); err != nil {
+				return err
+			}
+			continue
+		}
+
+		switch string(nameBuf[:nameLen]) {
+		// t.Mode (string) (string)
+		case "mode":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Mode = string(sval)
+			}
+			// t.Value (int64) (int64)
+		case "value":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.Value = (*int64)(&extraI)
+				}
+			}
+			// t.Offering (atproto.RepoStrongRef) (struct)
+		case "offering":
+
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					t.Offering = new(atproto.RepoStrongRef)
+					if err := t.Offering.UnmarshalCBOR(cr); err != nil {
+						return xerrors.Errorf("unmarshaling t.Offering pointer: %w", err)
+					}
+				}
+
+			}
+			// t.Response (string) (string)
+		case "response":
+
+			{
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+
+					sval, err := cbg.ReadStringWithMax(cr, 1000000)
+					if err != nil {
+						return err
+					}
+
+					t.Response = (*string)(&sval)
+				}
+			}
+			// t.Indicator (string) (string)
+		case "indicator":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Indicator = string(sval)
+			}
+
+		default:
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(r, func(cid.Cid) {}); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
+func (t *LedgerEpochReport_Cell) MarshalCBOR(w io.Writer) error {
+	if t == nil {
+		_, err := w.Write(cbg.CborNull)
+		return err
+	}
+
+	cw := cbg.NewCborWriter(w)
+	fieldCount := 5
+
+	if t.Issued == nil {
+		fieldCount--
+	}
+
+	if t.Mints == nil {
+		fieldCount--
+	}
+
+	if t.People == nil {
+		fieldCount--
+	}
+
+	if t.Suppressed == nil {
+		fieldCount--
+	}
+
+	if _, err := cw.Write(cbg.CborEncodeMajorType(cbg.MajMap, uint64(fieldCount))); err != nil {
+		return err
+	}
+
+	// t.Mints (int64) (int64)
+	if t.Mints != nil {
+
+		if len("mints") > 1000000 {
+			return xerrors.Errorf("Value in field \"mints\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("mints"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("mints")); err != nil {
+			return err
+		}
+
+		if t.Mints == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.Mints >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.Mints)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.Mints-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.Issued (int64) (int64)
+	if t.Issued != nil {
+
+		if len("issued") > 1000000 {
+			return xerrors.Errorf("Value in field \"issued\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("issued"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("issued")); err != nil {
+			return err
+		}
+
+		if t.Issued == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.Issued >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.Issued)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.Issued-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.People (int64) (int64)
+	if t.People != nil {
+
+		if len("people") > 1000000 {
+			return xerrors.Errorf("Value in field \"people\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("people"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("people")); err != nil {
+			return err
+		}
+
+		if t.People == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.People >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.People)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.People-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.Category (string) (string)
+	if len("category") > 1000000 {
+		return xerrors.Errorf("Value in field \"category\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("category"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("category")); err != nil {
+		return err
+	}
+
+	if len(t.Category) > 1000000 {
+		return xerrors.Errorf("Value in field t.Category was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.Category))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.Category)); err != nil {
+		return err
+	}
+
+	// t.Suppressed (bool) (bool)
+	if t.Suppressed != nil {
+
+		if len("suppressed") > 1000000 {
+			return xerrors.Errorf("Value in field \"suppressed\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("suppressed"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("suppressed")); err != nil {
+			return err
+		}
+
+		if t.Suppressed == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if err := cbg.WriteBool(w, *t.Suppressed); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *LedgerEpochReport_Cell) UnmarshalCBOR(r io.Reader) (err error) {
+	*t = LedgerEpochReport_Cell{}
+
+	cr := cbg.NewCborReader(r)
+
+	maj, extra, err := cr.ReadHeader()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	}()
+
+	if maj != cbg.MajMap {
+		return fmt.Errorf("cbor input should be of type map")
+	}
+
+	if extra > cbg.MaxLength {
+		return fmt.Errorf("LedgerEpochReport_Cell: map struct too large (%d)", extra)
+	}
+
+	n := extra
+
+	nameBuf := make([]byte, 10)
+	for i := uint64(0); i < n; i++ {
+		nameLen, ok, err := cbg.ReadFullStringIntoBuf(cr, nameBuf, 1000000)
+		if err != nil {
+			return err
+		}
+
+		if !ok {
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(cr, func(cid.Cid) {}); err != nil {
+				return err
+			}
+			continue
+		}
+
+		switch string(nameBuf[:nameLen]) {
+		// t.Mints (int64) (int64)
+		case "mints":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.Mints = (*int64)(&extraI)
+				}
+			}
+			// t.Issued (int64) (int64)
+		case "issued":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.Issued = (*int64)(&extraI)
+				}
+			}
+			// t.People (int64) (int64)
+		case "people":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.People = (*int64)(&extraI)
+				}
+			}
+			// t.Category (string) (string)
+		case "category":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.Category = string(sval)
+			}
+			// t.Suppressed (bool) (bool)
+		case "suppressed":
+
+			{
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+
+					maj, extra, err = cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					if maj != cbg.MajOther {
+						return fmt.Errorf("booleans must be major type 7")
+					}
+
+					var val bool
+					switch extra {
+					case 20:
+						val = false
+					case 21:
+						val = true
+					default:
+						return fmt.Errorf("booleans are either major type 7, value 20 or 21 (got %d)", extra)
+					}
+					t.Suppressed = &val
+				}
+			}
+
+		default:
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(r, func(cid.Cid) {}); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
+func (t *LedgerEpochReport_Month) MarshalCBOR(w io.Writer) error {
+	if t == nil {
+		_, err := w.Write(cbg.CborNull)
+		return err
+	}
+
+	cw := cbg.NewCborWriter(w)
+	fieldCount := 17
+
+	if t.ActiveStockToCapacityMilli == nil {
+		fieldCount--
+	}
+
+	if t.Alarms == nil {
+		fieldCount--
+	}
+
+	if t.DormancyRatioBps == nil {
+		fieldCount--
+	}
+
+	if t.EfficiencyBps == nil {
+		fieldCount--
+	}
+
+	if t.ExpectedEfficiencyBps == nil {
+		fieldCount--
+	}
+
+	if t.IssuanceToCapacityBps == nil {
+		fieldCount--
+	}
+
+	if t.UtilizationBps == nil {
+		fieldCount--
+	}
+
+	if t.WarmUp == nil {
+		fieldCount--
+	}
+
+	if _, err := cw.Write(cbg.CborEncodeMajorType(cbg.MajMap, uint64(fieldCount))); err != nil {
+		return err
+	}
+
+	// t.Quiet (int64) (int64)
+	if len("quiet") > 1000000 {
+		return xerrors.Errorf("Value in field \"quiet\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("quiet"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("quiet")); err != nil {
+		return err
+	}
+
+	if t.Quiet >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Quiet)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Quiet-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.Active (int64) (int64)
+	if len("active") > 1000000 {
+		return xerrors.Errorf("Value in field \"active\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("active"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("active")); err != nil {
+		return err
+	}
+
+	if t.Active >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Active)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Active-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.Alarms ([]*citysync.LedgerEpochReport_Alarm) (slice)
+	if t.Alarms != nil {
+
+		if len("alarms") > 1000000 {
+			return xerrors.Errorf("Value in field \"alarms\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("alarms"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("alarms")); err != nil {
+			return err
+		}
+
+		if len(t.Alarms) > 8192 {
+			return xerrors.Errorf("Slice value in field t.Alarms was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajArray, uint64(len(t.Alarms))); err != nil {
+			return err
+		}
+		for _, v := range t.Alarms {
+			if err := v.MarshalCBOR(cw); err != nil {
+				return err
+			}
+
+		}
+	}
+
+	// t.Burned (int64) (int64)
+	if len("burned") > 1000000 {
+		return xerrors.Errorf("Value in field \"burned\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("burned"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("burned")); err != nil {
+		return err
+	}
+
+	if t.Burned >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Burned)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Burned-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.EndsAt (string) (string)
+	if len("endsAt") > 1000000 {
+		return xerrors.Errorf("Value in field \"endsAt\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("endsAt"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("endsAt")); err != nil {
+		return err
+	}
+
+	if len(t.EndsAt) > 1000000 {
+		return xerrors.Errorf("Value in field t.EndsAt was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.EndsAt))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.EndsAt)); err != nil {
+		return err
+	}
+
+	// t.Issued (int64) (int64)
+	if len("issued") > 1000000 {
+		return xerrors.Errorf("Value in field \"issued\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("issued"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("issued")); err != nil {
+		return err
+	}
+
+	if t.Issued >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Issued)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Issued-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.WarmUp (bool) (bool)
+	if t.WarmUp != nil {
+
+		if len("warmUp") > 1000000 {
+			return xerrors.Errorf("Value in field \"warmUp\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("warmUp"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("warmUp")); err != nil {
+			return err
+		}
+
+		if t.WarmUp == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if err := cbg.WriteBool(w, *t.WarmUp); err != nil {
+				return err
+			}
+		}
+	}
+
+	// t.Dormant (int64) (int64)
+	if len("dormant") > 1000000 {
+		return xerrors.Errorf("Value in field \"dormant\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("dormant"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("dormant")); err != nil {
+		return err
+	}
+
+	if t.Dormant >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Dormant)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Dormant-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.Expired (int64) (int64)
+	if len("expired") > 1000000 {
+		return xerrors.Errorf("Value in field \"expired\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("expired"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("expired")); err != nil {
+		return err
+	}
+
+	if t.Expired >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Expired)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Expired-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.StartsAt (string) (string)
+	if len("startsAt") > 1000000 {
+		return xerrors.Errorf("Value in field \"startsAt\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("startsAt"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("startsAt")); err != nil {
+		return err
+	}
+
+	if len(t.StartsAt) > 1000000 {
+		return xerrors.Errorf("Value in field t.StartsAt was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len(t.StartsAt))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string(t.StartsAt)); err != nil {
+		return err
+	}
+
+	// t.Reactivated (int64) (int64)
+	if len("reactivated") > 1000000 {
+		return xerrors.Errorf("Value in field \"reactivated\" was too long")
+	}
+
+	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("reactivated"))); err != nil {
+		return err
+	}
+	if _, err := cw.WriteString(string("reactivated")); err != nil {
+		return err
+	}
+
+	if t.Reactivated >= 0 {
+		if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(t.Reactivated)); err != nil {
+			return err
+		}
+	} else {
+		if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-t.Reactivated-1)); err != nil {
+			return err
+		}
+	}
+
+	// t.EfficiencyBps (int64) (int64)
+	if t.EfficiencyBps != nil {
+
+		if len("efficiencyBps") > 1000000 {
+			return xerrors.Errorf("Value in field \"efficiencyBps\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("efficiencyBps"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("efficiencyBps")); err != nil {
+			return err
+		}
+
+		if t.EfficiencyBps == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.EfficiencyBps >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.EfficiencyBps)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.EfficiencyBps-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.UtilizationBps (int64) (int64)
+	if t.UtilizationBps != nil {
+
+		if len("utilizationBps") > 1000000 {
+			return xerrors.Errorf("Value in field \"utilizationBps\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("utilizationBps"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("utilizationBps")); err != nil {
+			return err
+		}
+
+		if t.UtilizationBps == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.UtilizationBps >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.UtilizationBps)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.UtilizationBps-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.DormancyRatioBps (int64) (int64)
+	if t.DormancyRatioBps != nil {
+
+		if len("dormancyRatioBps") > 1000000 {
+			return xerrors.Errorf("Value in field \"dormancyRatioBps\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("dormancyRatioBps"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("dormancyRatioBps")); err != nil {
+			return err
+		}
+
+		if t.DormancyRatioBps == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.DormancyRatioBps >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.DormancyRatioBps)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.DormancyRatioBps-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.ExpectedEfficiencyBps (int64) (int64)
+	if t.ExpectedEfficiencyBps != nil {
+
+		if len("expectedEfficiencyBps") > 1000000 {
+			return xerrors.Errorf("Value in field \"expectedEfficiencyBps\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("expectedEfficiencyBps"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("expectedEfficiencyBps")); err != nil {
+			return err
+		}
+
+		if t.ExpectedEfficiencyBps == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.ExpectedEfficiencyBps >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.ExpectedEfficiencyBps)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.ExpectedEfficiencyBps-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.IssuanceToCapacityBps (int64) (int64)
+	if t.IssuanceToCapacityBps != nil {
+
+		if len("issuanceToCapacityBps") > 1000000 {
+			return xerrors.Errorf("Value in field \"issuanceToCapacityBps\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("issuanceToCapacityBps"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("issuanceToCapacityBps")); err != nil {
+			return err
+		}
+
+		if t.IssuanceToCapacityBps == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.IssuanceToCapacityBps >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.IssuanceToCapacityBps)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.IssuanceToCapacityBps-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+
+	// t.ActiveStockToCapacityMilli (int64) (int64)
+	if t.ActiveStockToCapacityMilli != nil {
+
+		if len("activeStockToCapacityMilli") > 1000000 {
+			return xerrors.Errorf("Value in field \"activeStockToCapacityMilli\" was too long")
+		}
+
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("activeStockToCapacityMilli"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("activeStockToCapacityMilli")); err != nil {
+			return err
+		}
+
+		if t.ActiveStockToCapacityMilli == nil {
+			if _, err := cw.Write(cbg.CborNull); err != nil {
+				return err
+			}
+		} else {
+			if *t.ActiveStockToCapacityMilli >= 0 {
+				if err := cw.WriteMajorTypeHeader(cbg.MajUnsignedInt, uint64(*t.ActiveStockToCapacityMilli)); err != nil {
+					return err
+				}
+			} else {
+				if err := cw.WriteMajorTypeHeader(cbg.MajNegativeInt, uint64(-*t.ActiveStockToCapacityMilli-1)); err != nil {
+					return err
+				}
+			}
+		}
+
+	}
+	return nil
+}
+
+func (t *LedgerEpochReport_Month) UnmarshalCBOR(r io.Reader) (err error) {
+	*t = LedgerEpochReport_Month{}
+
+	cr := cbg.NewCborReader(r)
+
+	maj, extra, err := cr.ReadHeader()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	}()
+
+	if maj != cbg.MajMap {
+		return fmt.Errorf("cbor input should be of type map")
+	}
+
+	if extra > cbg.MaxLength {
+		return fmt.Errorf("LedgerEpochReport_Month: map struct too large (%d)", extra)
+	}
+
+	n := extra
+
+	nameBuf := make([]byte, 26)
+	for i := uint64(0); i < n; i++ {
+		nameLen, ok, err := cbg.ReadFullStringIntoBuf(cr, nameBuf, 1000000)
+		if err != nil {
+			return err
+		}
+
+		if !ok {
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(cr, func(cid.Cid) {}); err != nil {
+				return err
+			}
+			continue
+		}
+
+		switch string(nameBuf[:nameLen]) {
+		// t.Quiet (int64) (int64)
+		case "quiet":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Quiet = int64(extraI)
+			}
+			// t.Active (int64) (int64)
+		case "active":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Active = int64(extraI)
+			}
+			// t.Alarms ([]*citysync.LedgerEpochReport_Alarm) (slice)
+		case "alarms":
+
+			maj, extra, err = cr.ReadHeader()
+			if err != nil {
+				return err
+			}
+
+			if extra > 8192 {
+				return fmt.Errorf("t.Alarms: array too large (%d)", extra)
+			}
+
+			if maj != cbg.MajArray {
+				return fmt.Errorf("expected cbor array")
+			}
+
+			if extra > 0 {
+				t.Alarms = make([]*LedgerEpochReport_Alarm, extra)
+			}
+
+			for i := 0; i < int(extra); i++ {
+				{
+					var maj byte
+					var extra uint64
+					var err error
+					_ = maj
+					_ = extra
+					_ = err
+
+					{
+
+						b, err := cr.ReadByte()
+						if err != nil {
+							return err
+						}
+						if b != cbg.CborNull[0] {
+							if err := cr.UnreadByte(); err != nil {
+								return err
+							}
+							t.Alarms[i] = new(LedgerEpochReport_Alarm)
+							if err := t.Alarms[i].UnmarshalCBOR(cr); err != nil {
+								return xerrors.Errorf("unmarshaling t.Alarms[i] pointer: %w", err)
+							}
+						}
+
+					}
+
+				}
+			}
+			// t.Burned (int64) (int64)
+		case "burned":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Burned = int64(extraI)
+			}
+			// t.EndsAt (string) (string)
+		case "endsAt":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.EndsAt = string(sval)
+			}
+			// t.Issued (int64) (int64)
+		case "issued":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Issued = int64(extraI)
+			}
+			// t.WarmUp (bool) (bool)
+		case "warmUp":
+
+			{
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+
+					maj, extra, err = cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					if maj != cbg.MajOther {
+						return fmt.Errorf("booleans must be major type 7")
+					}
+
+					var val bool
+					switch extra {
+					case 20:
+						val = false
+					case 21:
+						val = true
+					default:
+						return fmt.Errorf("booleans are either major type 7, value 20 or 21 (got %d)", extra)
+					}
+					t.WarmUp = &val
+				}
+			}
+			// t.Dormant (int64) (int64)
+		case "dormant":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Dormant = int64(extraI)
+			}
+			// t.Expired (int64) (int64)
+		case "expired":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Expired = int64(extraI)
+			}
+			// t.StartsAt (string) (string)
+		case "startsAt":
+
+			{
+				sval, err := cbg.ReadStringWithMax(cr, 1000000)
+				if err != nil {
+					return err
+				}
+
+				t.StartsAt = string(sval)
+			}
+			// t.Reactivated (int64) (int64)
+		case "reactivated":
+			{
+				maj, extra, err := cr.ReadHeader()
+				if err != nil {
+					return err
+				}
+				var extraI int64
+				switch maj {
+				case cbg.MajUnsignedInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 positive overflow")
+					}
+				case cbg.MajNegativeInt:
+					extraI = int64(extra)
+					if extraI < 0 {
+						return fmt.Errorf("int64 negative overflow")
+					}
+					extraI = -1 - extraI
+				default:
+					return fmt.Errorf("wrong type for int64 field: %d", maj)
+				}
+
+				t.Reactivated = int64(extraI)
+			}
+			// t.EfficiencyBps (int64) (int64)
+		case "efficiencyBps":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.EfficiencyBps = (*int64)(&extraI)
+				}
+			}
+			// t.UtilizationBps (int64) (int64)
+		case "utilizationBps":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.UtilizationBps = (*int64)(&extraI)
+				}
+			}
+			// t.DormancyRatioBps (int64) (int64)
+		case "dormancyRatioBps":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.DormancyRatioBps = (*int64)(&extraI)
+				}
+			}
+			// t.ExpectedEfficiencyBps (int64) (int64)
+		case "expectedEfficiencyBps":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.ExpectedEfficiencyBps = (*int64)(&extraI)
+				}
+			}
+			// t.IssuanceToCapacityBps (int64) (int64)
+		case "issuanceToCapacityBps":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.IssuanceToCapacityBps = (*int64)(&extraI)
+				}
+			}
+			// t.ActiveStockToCapacityMilli (int64) (int64)
+		case "activeStockToCapacityMilli":
+			{
+
+				b, err := cr.ReadByte()
+				if err != nil {
+					return err
+				}
+				if b != cbg.CborNull[0] {
+					if err := cr.UnreadByte(); err != nil {
+						return err
+					}
+					maj, extra, err := cr.ReadHeader()
+					if err != nil {
+						return err
+					}
+					var extraI int64
+					switch maj {
+					case cbg.MajUnsignedInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 positive overflow")
+						}
+					case cbg.MajNegativeInt:
+						extraI = int64(extra)
+						if extraI < 0 {
+							return fmt.Errorf("int64 negative overflow")
+						}
+						extraI = -1 - extraI
+					default:
+						return fmt.Errorf("wrong type for int64 field: %d", maj)
+					}
+
+					t.ActiveStockToCapacityMilli = (*int64)(&extraI)
+				}
+			}
+
+		default:
+			// Field doesn't exist on this type, so ignore it
+			if err := cbg.ScanForLinks(r, func(cid.Cid) {}); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
 func (t *LedgerReceipt) MarshalCBOR(w io.Writer) error {
 	if t == nil {
 		_, err := w.Write(cbg.CborNull)
@@ -11727,6 +16688,10 @@ func (t *LedgerReceipt) MarshalCBOR(w io.Writer) error {
 	}
 
 	if t.LeafHash == nil {
+		fieldCount--
+	}
+
+	if t.Subject == nil {
 		fieldCount--
 	}
 
@@ -11984,19 +16949,22 @@ func (t *LedgerReceipt) MarshalCBOR(w io.Writer) error {
 	}
 
 	// t.Subject (citysync.LedgerReceipt_Subject) (struct)
-	if len("subject") > 1000000 {
-		return xerrors.Errorf("Value in field \"subject\" was too long")
-	}
+	if t.Subject != nil {
 
-	if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("subject"))); err != nil {
-		return err
-	}
-	if _, err := cw.WriteString(string("subject")); err != nil {
-		return err
-	}
+		if len("subject") > 1000000 {
+			return xerrors.Errorf("Value in field \"subject\" was too long")
+		}
 
-	if err := t.Subject.MarshalCBOR(cw); err != nil {
-		return err
+		if err := cw.WriteMajorTypeHeader(cbg.MajTextString, uint64(len("subject"))); err != nil {
+			return err
+		}
+		if _, err := cw.WriteString(string("subject")); err != nil {
+			return err
+		}
+
+		if err := t.Subject.MarshalCBOR(cw); err != nil {
+			return err
+		}
 	}
 
 	// t.CapState (citysync.LedgerReceipt_CapState) (struct)

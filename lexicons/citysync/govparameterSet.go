@@ -127,13 +127,15 @@ func (t *GovParameterSet_CapPolicy) UnmarshalCBOR(r io.Reader) error {
 //
 // One epoch with its bounds: nothing is computed from its length.
 type GovParameterSet_Epoch struct {
+	// book: The event's book; for an event only.
+	Book *string `json:"book,omitempty" cborgen:"book,omitempty"`
 	// endsAt: First moment after it.
 	EndsAt string `json:"endsAt" cborgen:"endsAt"`
 	// key: Its key, such as e2027-01.
 	Key string `json:"key" cborgen:"key"`
 	// months: Its months for review, in order, without gaps.
 	Months []*GovParameterSet_Month `json:"months" cborgen:"months"`
-	// phase: Which bound of the cap formula applies.
+	// phase: Which bound of the cap formula applies; event: of one mass event, whose credits end with it.
 	Phase    string `json:"phase" cborgen:"phase"`
 	StartsAt string `json:"startsAt" cborgen:"startsAt"`
 	// tz: Time zone of its days, IANA name.

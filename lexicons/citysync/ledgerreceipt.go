@@ -44,8 +44,8 @@ type LedgerReceipt struct {
 	ParameterSet *comatproto.RepoStrongRef `json:"parameterSet" cborgen:"parameterSet"`
 	// seq: Index in the log.
 	Seq int64 `json:"seq" cborgen:"seq"`
-	// subject: A mint has its nullifier, a burn a fresh commitment.
-	Subject *LedgerReceipt_Subject `json:"subject" cborgen:"subject"`
+	// subject: A mint has its nullifier, a burn a fresh commitment; an expiry and an adjustment have none.
+	Subject *LedgerReceipt_Subject `json:"subject,omitempty" cborgen:"subject,omitempty"`
 	// votes: VOTE that came with a mint.
 	Votes *int64 `json:"votes,omitempty" cborgen:"votes,omitempty"`
 }
@@ -58,7 +58,7 @@ type LedgerReceipt_CapState struct {
 	IssuedBefore int64 `json:"issuedBefore" cborgen:"issuedBefore"`
 }
 
-// A mint has its nullifier, a burn a fresh commitment.
+// A mint has its nullifier, a burn a fresh commitment; an expiry and an adjustment have none.
 type LedgerReceipt_Subject struct {
 	Defs_BlindedSubject *Defs_BlindedSubject
 	Defs_Commitment     *Defs_Commitment

@@ -233,7 +233,7 @@ func letters(n int) string {
 func (c *founded) replayRates() {
 	c.t.Helper()
 	var log []logRow
-	require.NoError(c.t, c.l.store.replay(c.ctx, func(row *logRow) error {
+	require.NoError(c.t, c.l.store.replay(c.ctx, c.l.store.pool, func(row *logRow) error {
 		if len(log) < benchLog {
 			log = append(log, *row)
 		}

@@ -119,7 +119,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: time zone: %w", err)
 	}
-	seq, err := newSequencer(ctx, st, cfg, deps, loc)
+	seq, err := newSequencer(ctx, st, cfg, deps, loc, vkey)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 
@@ -49,9 +50,27 @@ func (f *fakePDS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"uri": "at://did:plc:ewvi7nxzyoun6zhxrhs64oiz/" + key, "cid": f.cids[key], "value": f.records[key]})
 	case "/xrpc/com.atproto.repo.applyWrites":
 		f.apply(w, r)
+	case "/xrpc/com.atproto.repo.listRecords":
+		f.list(w, r)
 	default:
 		f.fail(w, 501, "MethodNotImplemented")
 	}
+}
+
+// list gives the newest record of a collection.
+func (f *fakePDS) list(w http.ResponseWriter, r *http.Request) {
+	coll := r.URL.Query().Get("collection") + "/"
+	last := ""
+	for key := range f.records {
+		if strings.HasPrefix(key, coll) {
+			last = max(last, key)
+		}
+	}
+	records := []map[string]any{}
+	if last != "" {
+		records = append(records, map[string]any{"uri": "at://" + r.URL.Query().Get("repo") + "/" + last, "cid": f.cids[last], "value": f.records[last]})
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"records": records})
 }
 
 func (f *fakePDS) apply(w http.ResponseWriter, r *http.Request) {

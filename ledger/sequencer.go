@@ -127,6 +127,7 @@ type sequencer struct {
 	state  *rules.State
 	clock  clock.Clock
 	sign   func(size int64, root tlog.Hash) (*Checkpoint, error)
+	world  func(ctx context.Context) ([]Sighting, error) // what others have seen of the log
 	queue  chan *command
 	ended  chan struct{}
 	latest atomic.Pointer[Checkpoint]

@@ -13,9 +13,18 @@ import (
 	"city-sync.org/citysync/ledger/tlog"
 )
 
+// What a schema is bound to stands in meta under these keys.
+const (
+	metaCity   = "city"
+	metaLedger = "ledger"
+	metaTZ     = "tz"
+)
+
+var boundMeta = []string{metaCity, metaLedger, metaTZ}
+
 // bind ties the schema to one city, one ledger and one time zone: a log is never continued under another.
 func (s *store) bind(ctx context.Context, cfg Config) error {
-	for key, value := range map[string]string{"city": cfg.City.String(), "ledger": cfg.DID.String(), "tz": cfg.TZ} {
+	for key, value := range map[string]string{metaCity: cfg.City.String(), metaLedger: cfg.DID.String(), metaTZ: cfg.TZ} {
 		var have string
 		const put = `insert into meta (key, value) values ($1, $2) on conflict (key) do update set value = meta.value returning value`
 		if err := s.pool.QueryRow(ctx, put, key, value).Scan(&have); err != nil {
@@ -29,7 +38,7 @@ func (s *store) bind(ctx context.Context, cfg Config) error {
 }
 
 // newSequencer takes the writer's place and reloads the state from the log.
-func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *time.Location) (*sequencer, error) {
+func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *time.Location, vkey string) (*sequencer, error) {
 	patience := cfg.WriterWait
 	if patience <= 0 {
 		patience = defaultWriterWait
@@ -44,6 +53,7 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 		sign: func(size int64, root tlog.Hash) (*Checkpoint, error) {
 			return signCheckpoint(tlog.Checkpoint{Origin: cfg.DID.String(), Size: size, Root: root}, deps.LogKey, deps.Clock.Now())
 		},
+		world: func(ctx context.Context) ([]Sighting, error) { return seenAtPDS(ctx, deps.HTTP, cfg, vkey) },
 	}
 	if err := s.load(ctx); err != nil {
 		s.close()
@@ -58,11 +68,14 @@ func (s *sequencer) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = s.store.replay(ctx, s.replayed)
+	err = s.store.replay(ctx, s.store.pool, s.replayed)
 	if err != nil {
 		return err
 	}
-	if err := s.checkTree(ctx, size, root); err != nil {
+	if err := s.checkTree(ctx, s.store.pool, size, root); err != nil {
+		return err
+	}
+	if err := s.checkWorld(ctx); err != nil { // before anything is signed
 		return err
 	}
 	if err := s.loadHeld(ctx); err != nil {
@@ -102,7 +115,7 @@ func (s *sequencer) replayed(row *logRow) error {
 }
 
 // checkTree compares the stored head and nodes with the tree of the leaves.
-func (s *sequencer) checkTree(ctx context.Context, size int64, root tlog.Hash) error {
+func (s *sequencer) checkTree(ctx context.Context, q querier, size int64, root tlog.Hash) error {
 	if s.log.size() != size {
 		return broken("the log has %d entries, its head says %d", s.log.size(), size)
 	}
@@ -115,7 +128,7 @@ func (s *sequencer) checkTree(ctx context.Context, size int64, root tlog.Hash) e
 			return broken("the log's root is %s, its head says %s", have, root)
 		}
 	}
-	stored, err := s.store.nodes(ctx)
+	stored, err := s.store.nodes(ctx, q)
 	if err != nil {
 		return err
 	}

@@ -88,13 +88,13 @@ func (s *store) leaves(ctx context.Context, from, n int64) ([][]byte, error) {
 }
 
 // replay gives fn every entry in order with what stands of its opening. It reads in pages: a long log is no long statement.
-func (s *store) replay(ctx context.Context, fn func(row *logRow) error) error {
+func (*store) replay(ctx context.Context, q querier, fn func(row *logRow) error) error {
 	const (
 		size = 5000
 		page = `select e.seq, e.leaf, e.hash, o.sealed from entry e left join opening o using (seq) where e.seq >= $1 order by e.seq limit $2`
 	)
 	for from := int64(0); ; {
-		rows, err := s.pool.Query(ctx, page, from, size)
+		rows, err := q.Query(ctx, page, from, size)
 		if err != nil {
 			return fmt.Errorf("read the log from %d: %w", from, err)
 		}
@@ -119,8 +119,8 @@ type logRow struct {
 	Leaf, Hash, Sealed []byte
 }
 
-func (s *store) nodes(ctx context.Context) ([]tlog.Hash, error) {
-	rows, err := s.pool.Query(ctx, `select hash from node order by idx`)
+func (*store) nodes(ctx context.Context, q querier) ([]tlog.Hash, error) {
+	rows, err := q.Query(ctx, `select hash from node order by idx`)
 	if err != nil {
 		return nil, fmt.Errorf("read the tree: %w", err)
 	}

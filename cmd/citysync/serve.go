@@ -186,7 +186,7 @@ func ledgerCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:     "ledger",
 		Usage:    "run a city's ledger alone",
-		Commands: []*cli.Command{migrateCommand(schemaLedger, s), registerCommand(s)},
+		Commands: []*cli.Command{migrateCommand(schemaLedger, s), registerCommand(s), backupCommand(s), restoreCommand(s)},
 		Flags: serviceFlags(schemaLedger, defaultPortBase+portLedger,
 			stringFlag("city-did", "", "`DID` of the city"),
 			stringFlag("ledger-did", "", "`DID` of the ledger's account"),

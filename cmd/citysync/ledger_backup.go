@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/ledger"
+)
+
+// backupCommand writes one moment of the ledger to a file while the ledger goes on.
+func backupCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name:  "backup",
+		Usage: "write one consistent snapshot of the ledger's tables to a file, while the ledger goes on",
+		Flags: []cli.Flag{
+			stringFlag("database-url", "", "PostgreSQL `DSN` of the ledger's own role"),
+			schemaFlag(schemaLedger),
+			stringFlag("to", "", "`FILE` that does not exist yet, or - for standard output; it holds people's openings: keep it as secret"),
+		},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			for _, flag := range []string{"database-url", "to"} {
+				if c.String(flag) == "" {
+					return fmt.Errorf("--%s is needed", flag)
+				}
+			}
+			return backUp(ctx, c, s)
+		},
+	}
+}
+
+func backUp(ctx context.Context, c *cli.Command, s streams) error {
+	pool, err := pg.Open(ctx, c.String("database-url"), c.String("schema"))
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	to := c.String("to")
+	var head *ledger.BackupHeader
+	if to == "-" {
+		head, err = ledger.Backup(ctx, pool, s.out)
+	} else {
+		err = writeWhole(to, func(w io.Writer) error {
+			head, err = ledger.Backup(ctx, pool, w)
+			return err
+		})
+	}
+	if err != nil {
+		return err
+	}
+	if err := ledger.NoteBackup(ctx, pool, head); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.err, "%d entries, root %x\n", head.Size, head.Root)
+	return nil
+}
+
+// writeWhole makes a file that is there under its name only when all of it is on the disk.
+func writeWhole(path string, write func(io.Writer) error) (err error) {
+	if _, err := os.Lstat(path); err == nil {
+		return refuse("FileExists", "%s is there already; nothing was written", path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".citysync-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // the first error counts
+		}
+	}()
+	if err = errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err = os.Link(f.Name(), path); err != nil { // unlike a rename it never takes another file's place
+		return err
+	}
+	return os.Remove(f.Name())
+}
+
+// restoreCommand fills an empty schema, or marks one that was filled by other means.
+func restoreCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name:  "restore",
+		Usage: "fill an empty schema from a backup, as its owner; the ledger then starts only if nobody has seen more of its log",
+		Flags: []cli.Flag{
+			stringFlag("database-url", "", "PostgreSQL `DSN` of the owner"),
+			schemaFlag(schemaLedger),
+			stringFlag("from", "", "`FILE` that ledger backup wrote, or - for standard input"),
+			stringFlag("grant-to", "", "`ROLE` that the ledger will run as; it must exist"),
+			boolFlag("mark", "mark a database that was restored by other means, such as a copy of its disk"),
+		},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			if c.String("database-url") == "" {
+				return errors.New("--database-url is needed")
+			}
+			pool, err := pg.Open(ctx, c.String("database-url"), c.String("schema"))
+			if err != nil {
+				return err
+			}
+			defer pool.Close()
+			switch {
+			case (c.String("from") != "") == c.Bool("mark"):
+				return errors.New("one of --from and --mark is needed")
+			case c.Bool("mark"):
+				if err := ledger.MarkRestored(ctx, pool, time.Now()); err != nil {
+					return err
+				}
+				fmt.Fprintln(s.out, "marked: at its next start the ledger asks how far the world has seen its log")
+				return nil
+			}
+			in := io.Reader(os.Stdin)
+			if from := c.String("from"); from != "-" {
+				f, err := os.Open(filepath.Clean(from))
+				if err != nil {
+					return err
+				}
+				defer func() { _ = f.Close() }() // only read
+				in = f
+			}
+			head, err := ledger.Restore(ctx, pool, c.String("schema"), in, time.Now())
+			if err != nil {
+				return err
+			}
+			if role := c.String("grant-to"); role != "" {
+				if err := ledger.GrantTo(ctx, pool, role); err != nil {
+					return err
+				}
+			}
+			fmt.Fprintf(s.out, "restored %d entries of %s, root %x, as of %s\n", head.Size, head.Meta["ledger"], head.Root, head.At.Format(time.RFC3339))
+			return nil
+		},
+	}
+}

@@ -256,7 +256,8 @@ type Burn struct {
 }
 
 // Hold puts Amount aside for units of an offering at one till, so that it can be honored while both sides are offline. The
-// units count against the month's commitment at once.
+// units count against the month's commitment at once. It is an act of its holder, as its capture is: credits that slept
+// wake.
 type Hold struct {
 	Offering    Ref    `dag:"offering,always"`
 	Units       int64  `dag:"units,always"`

@@ -10,7 +10,7 @@ import (
 
 // Sealed is the private part of an entry. A zero field is absent, and commits to nothing.
 type Sealed struct {
-	Account  Account    // activate, claim, mint, burn, hold
+	Account  Account    // activate, claim, mint, burn, hold, capture
 	At       string     // UTC, to the second: when the act was done
 	Resident syntax.DID // activate, bind staff: the civic DID
 	Org      syntax.DID // bind staff: for whom the person verifies

@@ -96,6 +96,36 @@ func (s *State) spend(a *account, name string, amount int64) {
 	s.book(name).burned(amount)
 }
 
+// setAside takes free credits out of reach until the hold is captured or ends. It is an act of the holder: what is aside
+// never sleeps for long.
+func (s *State) setAside(a *account, name string, amount int64) {
+	h := a.in(name)
+	h.act()
+	h.credits -= amount
+	h.aside += amount
+}
+
+// spendAside burns credits that a hold put aside.
+func (s *State) spendAside(a *account, name string, amount int64) {
+	h := a.in(name)
+	h.act()
+	h.aside -= amount
+	s.book(name).burned(amount)
+}
+
+// returnAside ends a hold without a burn.
+func (s *State) returnAside(a *account, name string, amount int64) {
+	h := a.in(name)
+	h.aside -= amount
+	h.credits += amount
+}
+
+// unspend gives burned credits back.
+func (s *State) unspend(a *account, name string, amount int64) {
+	a.in(name).credits += amount
+	s.book(name).burned(-amount)
+}
+
 // issued and burned keep both flows at or above zero: what is reversed after its month was closed counts as the opposite flow.
 func (b *book) issued(n int64) {
 	if b.flow.I += n; b.flow.I < 0 {

@@ -214,6 +214,7 @@ type Offering struct {
 type CodeRequest struct {
 	Now           time.Time
 	Resident      syntax.DID
+	Account       entry.Account // where Resident is not set
 	Offering      Offering
 	Units         int64
 	NoneOfFreeFor bool // the resident says that none of the free groups applies
@@ -226,4 +227,41 @@ type Burn struct {
 	Offering Offering
 	Units    int64
 	Till     string
+}
+
+// PutAside makes a hold for a resident, or for the account where Resident is not set.
+type PutAside struct {
+	Now           time.Time
+	Resident      syntax.DID
+	Account       entry.Account
+	Offering      Offering
+	Units         int64
+	Till          string
+	Until         string // last local day, YYYY-MM-DD
+	NoneOfFreeFor bool
+}
+
+// Capture burns a hold that its till honored, at At by the till's own clock.
+type Capture struct {
+	Now     time.Time
+	Hold    int64 // seq
+	Till    string
+	At      time.Time
+	Windows []Window // of the offering
+}
+
+// EndHold gives a hold back: Reason is entry.VoidExpired, entry.VoidRefused or entry.VoidCancelled.
+type EndHold struct {
+	Now    time.Time
+	Hold   int64 // seq
+	Reason string
+}
+
+// Undo reverses a burn or a capture: Reason is entry.ReverseRefused or entry.ReverseUndone.
+type Undo struct {
+	Now    time.Time
+	Of     int64 // seq
+	Till   string
+	Reason string
+	Until  time.Time // end of the voucher that the burn was shown by; zero: there was none
 }

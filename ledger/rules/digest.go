@@ -28,6 +28,8 @@ type snapshot struct {
 	Units         map[string]int64
 	Personal      map[string]int64
 	Books         map[string]snapBook
+	Holds         map[int64]snapHold
+	Burns         map[int64]snapRedeemed
 }
 
 type snapParams struct {
@@ -85,6 +87,21 @@ type snapBook struct {
 	Flow  Flow
 }
 
+type snapHold struct {
+	Account, Epoch string
+	Org            syntax.DID
+	Hold           entry.Hold
+	Amount         int64
+}
+
+type snapRedeemed struct {
+	What                       entry.Kind
+	Account, Epoch, At, Day    string
+	Org                        syntax.DID
+	Offering                   string
+	Units, Amount, Month, Undo int64
+}
+
 type snapClaim struct {
 	First    string
 	Terms    entry.Ref
@@ -106,6 +123,7 @@ func (s *State) snapshot() snapshot {
 		Roles: map[syntax.DID][]snapRole{}, Tills: map[string][2]string{}, Staff: map[syntax.DID][]syntax.DID{},
 		Epochs: map[string]snapEpoch{}, Tasks: map[string]snapTask{}, Accounts: map[string]snapAccount{},
 		Claims: map[string]snapClaim{}, Units: map[string]int64{}, Personal: map[string]int64{}, Books: map[string]snapBook{},
+		Holds: map[int64]snapHold{}, Burns: map[int64]snapRedeemed{},
 	}
 	for _, p := range s.params {
 		n.Params = append(n.Params, snapParams{p.ref, p.Parameters})
@@ -155,6 +173,14 @@ func (s *State) snapshot() snapshot {
 	for token, c := range s.claims {
 		n.Claims[hex.EncodeToString([]byte(token))] = snapClaim{
 			c.task.first, c.terms, c.shift, hex.EncodeToString(c.account[:]), c.status, c.reserved,
+		}
+	}
+	for seq, h := range s.aside {
+		n.Holds[seq] = snapHold{hex.EncodeToString(h.account[:]), h.epoch.String(), h.org, h.Hold, h.amount}
+	}
+	for seq, r := range s.burns {
+		n.Burns[seq] = snapRedeemed{
+			r.what, hex.EncodeToString(r.account[:]), r.epoch.String(), r.at, r.day, r.org, r.offering, r.units, r.amount, r.month, r.reversed,
 		}
 	}
 	for k, v := range s.units {

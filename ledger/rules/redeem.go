@@ -3,6 +3,8 @@ package rules
 import (
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
 	"city-sync.org/citysync/ledger/entry"
 )
 
@@ -17,11 +19,11 @@ type CodeTerms struct {
 
 // CheckCode says whether a redemption code may be made, and on which terms. A burn checks them again.
 func CheckCode(s *State, c CodeRequest) (CodeTerms, error) {
-	id, ok := s.residents[c.Resident]
-	if !ok {
-		return CodeTerms{}, refuse(NotActivated, nil)
+	id, err := s.person(c.Resident, c.Account)
+	if err != nil {
+		return CodeTerms{}, err
 	}
-	terms, err := s.redeemable(c.Now, id, &c.Offering, c.Units)
+	terms, err := s.redeemable(c.Now, time.Time{}, id, &c.Offering, c.Units)
 	if err != nil {
 		return CodeTerms{}, err
 	}
@@ -29,6 +31,17 @@ func CheckCode(s *State, c CodeRequest) (CodeTerms, error) {
 		return CodeTerms{}, refuse(FreeAnyway, nil)
 	}
 	return CodeTerms{Account: id, Book: terms.epoch.book, Epoch: terms.epoch.epoch, Month: terms.month, Price: terms.price * c.Units}, nil
+}
+
+// person gives the account of a resident, or the one that is named instead.
+func (s *State) person(resident syntax.DID, account entry.Account) (entry.Account, error) {
+	if resident != "" {
+		account = s.residents[resident]
+	}
+	if account == erased || s.accounts[account] == nil {
+		return erased, refuse(NotActivated, nil)
+	}
+	return account, nil
 }
 
 // CheckScan says whether a code can still be confirmed: AlreadyRedeemed before CodeExpired, so that a second scan says what
@@ -52,8 +65,9 @@ type redemption struct {
 	unitsBefore int64
 }
 
-// redeemable holds the conditions that a code and its burn share, in order.
-func (s *State) redeemable(now time.Time, id entry.Account, o *Offering, units int64) (*redemption, error) {
+// redeemable holds the conditions that a code, its burn and a hold share, in order. A code and a burn need an open counter;
+// a hold, which has an end, one that opens before that.
+func (s *State) redeemable(now, end time.Time, id entry.Account, o *Offering, units int64) (*redemption, error) {
 	if !s.accreditedNow(o.Redeemer, now, RoleRedeemer, RoleSponsor) {
 		return nil, refuse(NotAccredited, figures{"org": string(o.Redeemer), "role": RoleRedeemer})
 	}
@@ -79,9 +93,8 @@ func (s *State) redeemable(now time.Time, id entry.Account, o *Offering, units i
 	if o.Paused || (o.Ended && !isCounted) {
 		return nil, refuse(OfferingPaused, figures{"ended": o.Ended})
 	}
-	if !InWindow(o.Windows, now, s.loc) {
-		local := now.In(s.loc)
-		return nil, refuse(OutsideWindow, figures{"day": local.Weekday().String(), "time": local.Format("15:04")})
+	if err := s.opens(o.Windows, now, end); err != nil {
+		return nil, err
 	}
 	month, ok := ep.month(now)
 	if !ok {
@@ -102,14 +115,14 @@ func (s *State) redeemable(now time.Time, id entry.Account, o *Offering, units i
 }
 
 func (c Burn) decide(s *State) ([]entry.Entry, error) {
-	if s.accounts[c.Account] == nil {
-		return nil, refuse(NotActivated, nil)
+	if _, err := s.person("", c.Account); err != nil {
+		return nil, err
 	}
 	t, ok := s.tills[c.Till]
 	if !ok || t.org != c.Offering.Redeemer {
 		return nil, refuse(TillUnknown, figures{"till": c.Till})
 	}
-	r, err := s.redeemable(c.Now, c.Account, &c.Offering, c.Units)
+	r, err := s.redeemable(c.Now, time.Time{}, c.Account, &c.Offering, c.Units)
 	if err != nil {
 		return nil, err
 	}
@@ -132,30 +145,60 @@ func (s *State) applyBurn(e *entry.Entry) error {
 		return err
 	}
 	b := e.Burn
-	ep := s.epochs[bookEpoch{e.Book, e.Epoch}]
-	if ep == nil || b.Month >= int64(len(ep.months)) {
-		return broken("burn outside an open epoch")
-	}
-	if t, ok := s.tills[b.Till]; !ok || t.org != e.Org {
-		return broken("burn at till %s, which %s did not bind", b.Till, e.Org)
-	}
-	key := unitsKey{ep.bookEpoch, b.Offering.URI, int(b.Month)}
-	switch {
-	case b.Units < 1 || b.Price < 1 || e.Amount != b.Units*b.Price:
-		return broken("burn of %d for %d units at %d", e.Amount, b.Units, b.Price)
-	case b.UnitsBefore != s.units[key] || b.UnitsBefore+b.Units > b.UnitsMonth:
-		return broken("units %d and %d of %d, before were %d", b.UnitsBefore, b.Units, b.UnitsMonth, s.units[key])
-	case acc.free(e.Book) < e.Amount:
-		return broken("burn of %d from a balance of %d", e.Amount, acc.free(e.Book))
-	}
-	if c, ok := ep.counted[b.Offering.URI]; ok && (c.CID != b.Offering.CID || c.Credits != b.Price || c.Units != b.UnitsMonth) {
-		return broken("burn on other terms than those counted for %s", b.Offering.URI)
+	t := terms{b.Offering, b.Till, b.Units, b.Price, b.Month, b.UnitsBefore, b.UnitsMonth}
+	ep, err := s.checkTerms(e, acc, t)
+	if err != nil {
+		return err
 	}
 	s.spend(acc, e.Book, e.Amount)
-	s.units[key] += b.Units
-	if !e.Sealed.Erased {
-		s.personal[personalKey{e.Sealed.Account, e.Epoch, b.Offering.URI}] += b.Units
-	}
+	s.tally(e.Sealed.Account, ep.bookEpoch, b.Offering.URI, b.Month, b.Units)
 	ep.sums.burned += e.Amount
+	s.keep(e.Seq, &redeemed{
+		what: e.Kind, account: e.Sealed.Account, epoch: ep.bookEpoch, org: e.Org, offering: b.Offering.URI, units: b.Units, amount: e.Amount,
+		month: b.Month, at: e.Sealed.At, day: e.Day,
+	})
 	return nil
+}
+
+// terms are what a burn and a hold both say.
+type terms struct {
+	offering                                     entry.Ref
+	till                                         string
+	units, price, month, unitsBefore, unitsMonth int64
+}
+
+// checkTerms holds what must be true of a burn and of a hold before either is applied.
+func (s *State) checkTerms(e *entry.Entry, acc *account, t terms) (*epoch, error) {
+	ep := s.epochs[bookEpoch{e.Book, e.Epoch}]
+	if ep == nil || t.month < 0 || t.month >= int64(len(ep.months)) {
+		return nil, broken("%s outside an open epoch", e.Kind)
+	}
+	if bound, ok := s.tills[t.till]; !ok || bound.org != e.Org {
+		return nil, broken("%s at till %s, which %s did not bind", e.Kind, t.till, e.Org)
+	}
+	key := unitsKey{ep.bookEpoch, t.offering.URI, int(t.month)}
+	switch {
+	case t.units < 1 || t.price < 1 || t.units > maxCredits || t.price > maxCredits || e.Amount != t.units*t.price:
+		return nil, broken("%s of %d for %d units at %d", e.Kind, e.Amount, t.units, t.price)
+	case t.unitsBefore != s.units[key] || t.unitsBefore+t.units > t.unitsMonth:
+		return nil, broken("units %d and %d of %d, before were %d", t.unitsBefore, t.units, t.unitsMonth, s.units[key])
+	case acc.free(e.Book) < e.Amount:
+		return nil, broken("%s of %d from a balance of %d", e.Kind, e.Amount, acc.free(e.Book))
+	}
+	if c, ok := ep.counted[t.offering.URI]; ok && (c.CID != t.offering.CID || c.Credits != t.price || c.Units != t.unitsMonth) {
+		return nil, broken("%s on other terms than those counted for %s", e.Kind, t.offering.URI)
+	}
+	return ep, nil
+}
+
+// tally adds units to what the month and the person had, or takes them back.
+func (s *State) tally(id entry.Account, ep bookEpoch, offering string, month, units int64) {
+	s.units[unitsKey{ep, offering, int(month)}] += units
+	if id == erased {
+		return
+	}
+	key := personalKey{id, ep.epoch, offering}
+	if s.personal[key] += units; s.personal[key] <= 0 {
+		delete(s.personal, key)
+	}
 }

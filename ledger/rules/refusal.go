@@ -50,6 +50,13 @@ const (
 	TillUnknown         = "TillUnknown"
 	CodeExpired         = "CodeExpired"
 	AlreadyRedeemed     = "AlreadyRedeemed"
+	HoldUnknown         = "HoldUnknown"
+	HoldEnded           = "HoldEnded"
+	HoldStands          = "HoldStands"
+	HoldLimit           = "HoldLimit"
+	HoldTooLong         = "HoldTooLong"
+	UndoTooLate         = "UndoTooLate"
+	AlreadyReversed     = "AlreadyReversed"
 	InvalidRecord       = "InvalidRecord" // a record whose content no rule can use
 )
 

@@ -27,6 +27,10 @@ type State struct {
 	units     map[unitsKey]int64
 	personal  map[personalKey]int64
 	books     map[string]*book
+	aside     map[int64]*hold         // holds that stand, by seq
+	asideOf   map[entry.Account]int64 // how many of them a person has
+	burns     map[int64]*redeemed     // those that may still be reversed, or were lately, by seq
+	burnOrder []int64                 // the same, as they came
 
 	held map[string]*HeldClaim // by token; beside the log
 }
@@ -66,6 +70,9 @@ func NewState(loc *time.Location) *State {
 		units:     map[unitsKey]int64{},
 		personal:  map[personalKey]int64{},
 		books:     map[string]*book{},
+		aside:     map[int64]*hold{},
+		asideOf:   map[entry.Account]int64{},
+		burns:     map[int64]*redeemed{},
 		held:      map[string]*HeldClaim{},
 	}
 }

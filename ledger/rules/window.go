@@ -44,3 +44,28 @@ func InWindow(windows []Window, t time.Time, loc *time.Location) bool {
 	}
 	return len(windows) == 0
 }
+
+// opens says whether a counter with these windows is open now, or, where there is an end, at some time before it.
+func (s *State) opens(windows []Window, now, end time.Time) error {
+	if InWindow(windows, now, s.loc) || opensBefore(windows, now.In(s.loc), end) {
+		return nil
+	}
+	local := now.In(s.loc)
+	return refuse(OutsideWindow, figures{"day": local.Weekday().String(), "time": local.Format("15:04")})
+}
+
+func opensBefore(windows []Window, local, end time.Time) bool {
+	y, m, d := local.Date()
+	for i := 0; ; i++ {
+		midnight := time.Date(y, m, d+i, 0, 0, 0, 0, local.Location())
+		if !midnight.Before(end) {
+			return false
+		}
+		for _, w := range windows {
+			opening := time.Date(y, m, d+i, 0, w.From, 0, 0, local.Location())
+			if w.Day == midnight.Weekday() && opening.After(local) && opening.Before(end) {
+				return true
+			}
+		}
+	}
+}

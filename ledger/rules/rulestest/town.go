@@ -132,3 +132,24 @@ func (w *Town) Code(n int, units int64) rules.CodeRequest {
 func (w *Town) Burn(n int, units int64) rules.Burn {
 	return rules.Burn{Now: w.Now, Account: Account(n), Offering: w.Ride, Units: units, Till: w.Till}
 }
+
+// PutAside is a hold of a person's units of the ride at the till, until the end of today.
+func (w *Town) PutAside(n int, units int64) rules.PutAside {
+	return rules.PutAside{
+		Now: w.Now, Resident: Resident(n), Offering: w.Ride, Units: units, Till: w.Till, NoneOfFreeFor: true,
+		Until: entry.FormatDay(w.Now, w.State.Location()),
+	}
+}
+
+// Capture is the capture of a hold, honored now.
+func (w *Town) Capture(hold int64) rules.Capture {
+	return rules.Capture{Now: w.Now, Hold: hold, Till: w.Till, At: w.Now}
+}
+
+// Undo takes a burn back at the till.
+func (w *Town) Undo(of int64) rules.Undo {
+	return rules.Undo{Now: w.Now, Of: of, Till: w.Till, Reason: entry.ReverseUndone}
+}
+
+// Last is the seq of the last entry.
+func (w *World) Last() int64 { return w.State.Size() - 1 }

@@ -47,6 +47,8 @@ const (
 	NoIdentity  = "NoIdentity"  // the DID does not resolve, or has no signing key
 	FetchFailed = "FetchFailed" // getRepo gave nothing usable; it is tried again
 	NoRepo      = "NoRepo"      // the host says it has no such repository
+	// Equivocation is a second tree under a rev that is held: its author signed both.
+	Equivocation = "Equivocation"
 )
 
 // Sink keeps what a [Follower] verified. Repo may be called while another call

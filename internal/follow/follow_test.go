@@ -202,6 +202,37 @@ func TestGarbageIsDroppedWithItsReason(t *testing.T) {
 	assert.NotEmpty(t, families)
 }
 
+// One author, one rev, two trees: the first one stands and the second is counted, however often either comes again.
+func TestASecondTreeUnderOneRevIsAnEquivocation(t *testing.T) {
+	t.Parallel()
+	h, d, s := newHost(t), newDirectory(), newSink()
+	a := h.author(d, "a")
+	h.write(a, repotest.Create("a", "1"))
+	before := a.Head
+	r := start(t, h, d, s)
+	r.ready(t)
+	rev := later(time.Hour)
+	apply := func(w repo.Write) *firehose.Commit {
+		c, err := repo.Apply(t.Context(), a.Blocks, a.DID, before, []repo.Write{w}, a.Key, rev)
+		require.NoError(t, err)
+		return repotest.Event(c)
+	}
+	first, second := apply(repotest.Create("b", "kept")), apply(repotest.Create("b", "other"))
+	thief := repotest.NewAuthor(t, "a") // the same DID, another key
+	c, err := repo.Apply(t.Context(), a.Blocks, a.DID, before, []repo.Write{repotest.Create("b", "forged")}, thief.Key, rev)
+	require.NoError(t, err)
+	forged := repotest.Event(c)
+	for _, ev := range []*firehose.Commit{first, first, second, first, second, forged} {
+		copied := *ev
+		h.send(&copied)
+	}
+	s.await(t, "all of it", func() bool { return s.cursor == 7 })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	assert.Equal(t, map[string]int{follow.Equivocation: 2, string(repo.BadSignature): 1}, s.drops)
+	assert.Equal(t, first.Ops[0].CID.String(), s.records[a.DID]["org.example.note/b"])
+}
+
 func TestANewKeyIsFetchedOnce(t *testing.T) {
 	t.Parallel()
 	h, d, s := newHost(t), newDirectory(), newSink()

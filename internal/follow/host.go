@@ -15,6 +15,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
 )
 
 // hostError is a refusal that has nothing to do with the bytes.
@@ -99,6 +100,19 @@ func (f *Follower) verify(ctx context.Context, e *firehose.Commit, have repo.Sta
 		return repo.VerifyCommit(ctx, e, fresh, have, f.cfg.Clock.Now())
 	}
 	return v, err
+}
+
+// signedRoot is the root that the author signed under the event's rev.
+func (f *Follower) signedRoot(ctx context.Context, e *firehose.Commit) (cid.Cid, error) {
+	key, err := f.author(ctx, e.DID)
+	if err != nil {
+		return cid.Undef, err
+	}
+	root, err := repo.SignedRoot(e, key)
+	if fresh := f.freshKey(ctx, e.DID, key, err); fresh != nil {
+		return repo.SignedRoot(e, fresh)
+	}
+	return root, err
 }
 
 // freshKey is another key than key, if err is a bad signature and there is one.

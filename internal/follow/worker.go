@@ -119,8 +119,12 @@ func (w *worker) remember(j *job, have, next repo.State) {
 }
 
 func (w *worker) commit(ctx context.Context, j *job, e *firehose.Commit, have repo.State) repo.State {
-	if e.Rev <= have.Rev {
+	switch {
+	case e.Rev < have.Rev, e.Rev == have.Rev && e.TooBig:
 		return have // seen: the listing was ahead of the stream
+	case e.Rev == have.Rev:
+		j.out = w.again(ctx, e, have)
+		return have
 	}
 	v, err := w.f.verify(ctx, e, have)
 	if err == nil {
@@ -135,6 +139,19 @@ func (w *worker) commit(ctx context.Context, j *job, e *firehose.Commit, have re
 		w.f.repair.look(j.did, firstRetry) // our copy of the DID document may be the wrong one
 	}
 	return have
+}
+
+// again tells an event seen before from another tree that its author signed under the same rev. The first one stands, whatever the
+// second would change: two readers of one stream must not come to hold different repositories without a trace.
+func (w *worker) again(ctx context.Context, e *firehose.Commit, have repo.State) outcome {
+	root, err := w.f.signedRoot(ctx, e)
+	switch {
+	case err != nil:
+		return dropped(err)
+	case root != have.Data:
+		return outcome{drop: Equivocation, detail: fmt.Errorf("rev %s signed for %s, we hold %s", e.Rev, root, have.Data)}
+	}
+	return outcome{}
 }
 
 func (w *worker) account(ctx context.Context, j *job, e *firehose.Account, have repo.State) {

@@ -107,6 +107,23 @@ func VerifyCommit(ctx context.Context, ev *firehose.Commit, key atcrypto.PublicK
 	return v, nil
 }
 
+// SignedRoot is the root of the tree that the author signed under the event's rev. It says nothing about how that tree came about: it
+// tells a repeated event from another one under the same rev. Every error is a [Reject].
+func SignedRoot(ev *firehose.Commit, key atcrypto.PublicKey) (root cid.Cid, err error) {
+	defer rescue(&err)
+	if ev.TooBig || len(ev.Blocks) > MaxCommitCAR {
+		return cid.Undef, rejectf(TooBig, "%d bytes of blocks", len(ev.Blocks))
+	}
+	file, commit, err := openCAR(bytes.NewReader(ev.Blocks), commitLimits, ev.DID, key)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if file.Root != ev.Commit || commit.rev != ev.Rev {
+		return cid.Undef, rejectf(BadStructure, "the CAR's commit is not the event's")
+	}
+	return commit.data, nil
+}
+
 // formerRoot is the root that undoing the operations must give. A first commit
 // starts from the empty tree, whatever its author leaves out.
 func formerRoot(ev *firehose.Commit, have State) (cid.Cid, error) {

@@ -38,24 +38,35 @@ type Auditor struct {
 	findings []Finding
 	counts   map[entry.Kind]int64
 
-	loc    *time.Location
-	params []paramSet
-	roles  map[syntax.DID][]role
-	tills  map[string]syntax.DID
-	epochs map[string]*epoch // by book and key
-	tasks  map[string]*task
-	first  map[entry.Ref]string
-	claims map[string]*claim
-	units  map[string]int64
-	supply map[string]int64 // by book
+	loc     *time.Location
+	version int64      // of the rules
+	city    syntax.DID // author of the first parameter set
+	params  []paramSet
+	roles   map[syntax.DID][]role
+	tills   map[string]syntax.DID
+	epochs  map[string]*epoch // by book and key
+	books   map[string]*book
+	tasks   map[string]*task
+	first   map[entry.Ref]string
+	claims  map[string]*claim
+	mints   map[int64]*claim // by seq
+	units   map[unitsKey]int64
+	spends  map[int64]*spend // burns, holds and captures by seq
+	pauses  map[pauseKey]*pause
+	stopped map[decided]bool
+	digest  string // day of the last stateDigest
+	keys    keyring
+
+	private *private // nil: the openings are not at hand
 }
 
 // New is the auditor of an empty log of this origin.
 func New(origin string) *Auditor {
 	return &Auditor{
 		origin: origin, counts: map[entry.Kind]int64{}, loc: time.UTC,
-		roles: map[syntax.DID][]role{}, tills: map[string]syntax.DID{}, epochs: map[string]*epoch{}, tasks: map[string]*task{},
-		first: map[entry.Ref]string{}, claims: map[string]*claim{}, units: map[string]int64{}, supply: map[string]int64{},
+		roles: map[syntax.DID][]role{}, tills: map[string]syntax.DID{}, epochs: map[string]*epoch{}, books: map[string]*book{},
+		tasks: map[string]*task{}, first: map[entry.Ref]string{}, claims: map[string]*claim{}, mints: map[int64]*claim{},
+		units: map[unitsKey]int64{}, spends: map[int64]*spend{}, pauses: map[pauseKey]*pause{}, stopped: map[decided]bool{},
 	}
 }
 
@@ -73,7 +84,9 @@ func (a *Auditor) Findings() []Finding { return a.findings }
 
 // Add checks the next leaf. What is wrong with it is kept and also comes back, joined; the replay goes on with the next leaf
 // either way.
-func (a *Auditor) Add(seq int64, leaf []byte) error {
+func (a *Auditor) Add(seq int64, leaf []byte) error { return a.add(seq, leaf, nil) }
+
+func (a *Auditor) add(seq int64, leaf []byte, unseal func(*entry.Entry)) error {
 	before := len(a.findings)
 	if seq != a.tree.Size() {
 		a.found(seq, "comes as leaf %d", a.tree.Size())
@@ -92,7 +105,13 @@ func (a *Auditor) Add(seq int64, leaf []byte) error {
 	default:
 		e.Seq = at
 		a.counts[e.Kind]++
+		if unseal != nil {
+			unseal(e)
+		}
 		a.replay(e)
+		if a.private != nil {
+			a.private.replay(a, e)
+		}
 	}
 	var errs []error
 	for _, f := range a.findings[before:] {
@@ -138,7 +157,10 @@ func (a *Auditor) replay(e *entry.Entry) {
 		"the log begins with a %s, not with the version of its rules", e.Kind)
 	switch e.Kind {
 	case entry.KindRulesVersion:
-		a.check(e, e.RulesVersion.Version == 1, "rules version %d is not known here", e.RulesVersion.Version)
+		v := e.RulesVersion.Version
+		a.check(e, v == 1 || v == 2, "rules version %d is not known here", v)
+		a.check(e, v > a.version, "rules version %d after version %d", v, a.version)
+		a.version = v
 	case entry.KindParameters:
 		a.parameters(e)
 	case entry.KindBind:
@@ -160,8 +182,37 @@ func (a *Auditor) replay(e *entry.Entry) {
 		a.mint(e)
 	case entry.KindBurn:
 		a.burn(e)
+	default:
+		a.replayLater(e)
 	}
 	if at, err := entry.ParseTime(e.At); err == nil {
 		a.check(e, entry.FormatDay(at, a.loc) == e.Day || a.loc == time.UTC, "its day is %s, its time %s", e.Day, e.At)
+	}
+}
+
+// replayLater is replay for the kinds that rest on earlier entries.
+func (a *Auditor) replayLater(e *entry.Entry) {
+	a.check(e, a.version >= 2, "a %s under rules version %d, which has none", e.Kind, a.version)
+	switch e.Kind {
+	case entry.KindHold:
+		a.hold(e)
+	case entry.KindCapture:
+		a.capture(e)
+	case entry.KindVoid:
+		a.void(e)
+	case entry.KindReverse:
+		a.reverse(e)
+	case entry.KindDormant:
+		a.closeMonth(e)
+	case entry.KindExpire:
+		a.expire(e)
+	case entry.KindEpochClose:
+		a.closeEpoch(e)
+	case entry.KindPause:
+		a.pause(e)
+	case entry.KindResume:
+		a.resume(e)
+	case entry.KindStateDigest:
+		a.stateDigest(e)
 	}
 }

@@ -290,7 +290,7 @@ func TestEvilLogsAreNamed(t *testing.T) {
 		{"till of an issuer", change, till, 0, func(e *entry.Entry) {
 			e.Org, e.Bind.Till = rulestest.Library, entry.TillID(string(rulestest.Library), e.Bind.Key)
 		}, "a till of did:plc:library, which is no redeemer"},
-		{"rules of tomorrow", change, is(entry.KindRulesVersion), 0, func(e *entry.Entry) { e.RulesVersion.Version = 2 }, "rules version 2 is not known"},
+		{"rules of tomorrow", change, is(entry.KindRulesVersion), 0, func(e *entry.Entry) { e.RulesVersion.Version = 3 }, "rules version 3 is not known"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

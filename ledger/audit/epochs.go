@@ -26,6 +26,15 @@ func (p *paramSet) plan(key string) *entry.EpochPlan {
 	return nil
 }
 
+// covers says whether a plan is for a book: an event's for its own alone, any other for every book that is no event's.
+func (p *paramSet) covers(plan *entry.EpochPlan, book string) bool {
+	if plan.Phase == entry.PhaseEvent {
+		return plan.Book == book && len(plan.Months) == 1
+	}
+	ofEvent := func(o entry.EpochPlan) bool { return o.Phase == entry.PhaseEvent && o.Book == book }
+	return plan.Book == "" && !slices.ContainsFunc(p.Epochs, ofEvent)
+}
+
 func (p *paramSet) tier(n int64) *entry.Tier {
 	for i := range p.Tiers {
 		if p.Tiers[i].N == n {
@@ -43,10 +52,13 @@ type epoch struct {
 	counted   map[string]entry.CountedOffering
 	issuers   map[syntax.DID]*sums
 	room      map[syntax.DID]int64 // allocations
+	months    []entry.MonthFlow    // closed
+	before    []int64              // active stock at the start of each
+	closed    bool
 	sums
 }
 
-type sums struct{ reserved, outstanding, minted, votes, burned, tasks, claims, mints int64 }
+type sums struct{ reserved, outstanding, minted, votes, burned, expired, tasks, claims, mints int64 }
 
 func (ep *epoch) add(org syntax.DID, change func(*sums)) {
 	change(&ep.sums)
@@ -60,6 +72,10 @@ func epochID(book, key string) string { return book + "\n" + key }
 func (a *Auditor) parameters(e *entry.Entry) {
 	p := paramSet{ref: *e.Params, Parameters: e.Parameters}
 	a.check(e, e.Causes[0].Ref() == *e.Params, "its cause is another record than its parameter set")
+	if a.city == "" {
+		a.city = authority(e.Params.URI)
+	}
+	a.check(e, authority(e.Params.URI) == a.city, "parameters of %s, the city is %s", authority(e.Params.URI), a.city)
 	if a.check(e, p.plan(p.EffectiveEpoch) != nil, "epoch %q is not among its epochs", p.EffectiveEpoch) {
 		a.zone(e, p.plan(p.EffectiveEpoch).TZ)
 	}
@@ -100,6 +116,7 @@ func (a *Auditor) epochOpen(e *entry.Entry) {
 	plan := p.plan(e.Epoch)
 	a.check(e, plan.StartsAt == o.StartsAt && plan.EndsAt == o.EndsAt && plan.TZ == o.TZ && plan.Phase == o.Phase &&
 		slices.Equal(plan.Months, o.Months), "epoch %s is not as the parameters plan it", e.Epoch)
+	a.check(e, p.covers(plan, e.Book), "epoch %s is not planned for %s", e.Epoch, e.Book)
 	a.check(e, e.At < o.EndsAt, "epoch %s is over", e.Epoch)
 	a.zone(e, o.TZ)
 
@@ -113,6 +130,7 @@ func (a *Auditor) epochOpen(e *entry.Entry) {
 		_, twice := ep.counted[c.URI]
 		a.check(e, !twice, "offering %s is counted twice", c.URI)
 		a.check(e, authority(c.URI) == c.DID, "offering %s is not of %s", c.URI, c.DID)
+		a.check(e, !a.paused(e, entry.PauseOffering, c.DID, c.URI), "offering %s is counted while it is paused", c.URI)
 		a.check(e, a.active(c.DID, from, o.EndsAt, "redeemer", "sponsor"), "offering %s of %s, which is no redeemer", c.URI, c.DID)
 		ep.counted[c.URI] = c
 		capacity.Add(capacity, new(big.Int).Mul(big.NewInt(c.Units), big.NewInt(c.Credits)))
@@ -124,6 +142,7 @@ func (a *Auditor) epochOpen(e *entry.Entry) {
 		ep.issuers[al.DID], ep.room[al.DID] = &sums{}, al.Amount
 	}
 	a.epochs[epochID(e.Book, e.Epoch)] = ep
+	a.bookOf(e).opened(ep)
 }
 
 // active says whether an organization has a role somewhere between two times, by its accreditation as it stands.
@@ -132,35 +151,22 @@ func (a *Auditor) active(org syntax.DID, from, to string, names ...string) bool 
 	return r.good() && r.is(names...) && r.bind.ValidFrom < to && (r.bind.ValidUntil == "" || r.bind.ValidUntil > from)
 }
 
-// checkCap recomputes the cap over integers alone: every factor is brought over one denominator before the one division.
+// checkCap recomputes rates and cap.
 func (a *Auditor) checkCap(e *entry.Entry, p entry.CapPolicy) {
 	o := e.EpochOpen
-	months := int64(len(o.Months))
-	start := entry.Ratio{Num: p.RStartBps, Den: 10_000}
-	churn := entry.Ratio{Num: p.DeltaStartBps, Den: 10_000}
-	known := a.check(e, same(o.R, start) && same(o.Delta, churn), "rates r %d/%d and δ %d/%d are not those of the parameters",
-		o.R.Num, o.R.Den, o.Delta.Num, o.Delta.Den)
-	if o.Phase == entry.PhaseLaunch {
-		want := quotient(10_000, o.Capacity, months, p.CapPhaseBps)
-		a.check(e, o.Cap == want && o.BoundBy == entry.BoundByLaunch, "cap is %d by %s, recomputed %d", o.Cap, o.BoundBy, want)
-		return
-	}
-	if !known || !a.check(e, p.RStartBps > 0, "a burn rate of 0") {
+	r, delta, _ := a.bookOf(e).ratesFor(p)
+	if !a.check(e, same(o.R, r) && same(o.Delta, delta), "rates r %d/%d and δ %d/%d are not those of the parameters, nor measured: recomputed %d/%d and %d/%d",
+		o.R.Num, o.R.Den, o.Delta.Num, o.Delta.Den, r.Num, r.Den, delta.Num, delta.Den) && o.Phase == entry.PhaseSteady {
 		return // other rates have no cap to recompute
 	}
-	// δc = min(δ, deltaCap); with all over 10 000: r = rn, δc = dn
-	rn, dn := p.RStartBps, min(p.DeltaStartBps, p.DeltaCapBps)
-	share := quotient(rn*10_000, o.Capacity, months, p.CapShareBps, rn+dn)
-	backlog := quotient(1_000*10_000, o.Capacity, months, p.AscrMaxMilli, rn+dn)
-	a.check(e, o.ShareBound == share && o.BackBound == backlog, "bounds are %d and %d, recomputed %d and %d",
-		o.ShareBound, o.BackBound, share, backlog)
-	want := min(share, backlog)
-	a.check(e, o.Cap == want, "cap is %d, recomputed %d", o.Cap, want)
-	by := entry.BoundByShare // the smaller one before it is floored: ascrMax against capShare / r
-	if o.Capacity > 0 && p.AscrMaxMilli*rn < p.CapShareBps*1_000 {
-		by = entry.BoundByBacklog
+	want, ok := capOf(p, o.Phase, o.Capacity, len(o.Months), r, delta)
+	if !a.check(e, ok, "a burn rate of 0") {
+		return
 	}
-	a.check(e, o.BoundBy == by, "cap is bound by %s, not by %s", by, o.BoundBy)
+	a.check(e, o.ShareBound == want.share && o.BackBound == want.backlog, "bounds are %d and %d, recomputed %d and %d",
+		o.ShareBound, o.BackBound, want.share, want.backlog)
+	a.check(e, o.Cap == want.limit, "cap is %d by %s, recomputed %d", o.Cap, o.BoundBy, want.limit)
+	a.check(e, o.BoundBy == want.by, "cap is bound by %s, not by %s", want.by, o.BoundBy)
 }
 
 func same(a, b entry.Ratio) bool {

@@ -20,6 +20,8 @@ func (a *Auditor) mint(e *entry.Entry) {
 	t := c.task
 	a.check(e, t.org == e.Org && t.epoch == ep && t == a.tasks[m.First], "mint of another issuer, task or epoch than its claim's")
 	a.check(e, m.Task == c.terms.Task && m.Shift == c.shift && m.Frozen == c.terms.Credits, "mint on other terms than its claim's")
+	a.check(e, !a.paused(e, entry.PauseMints, t.org, ""), "a mint while mints are paused")
+	a.check(e, !a.paused(e, entry.PauseTask, t.org, m.First), "a mint while an objection holds its task")
 	a.pay(e, c)
 	a.verified(e, c)
 	a.check(e, e.Votes == e.Amount*ep.params.VotesPerCredit, "%d votes for %d credits", e.Votes, e.Amount)
@@ -27,11 +29,14 @@ func (a *Auditor) mint(e *entry.Entry) {
 		e.Cap.Before, e.Cap.Cap, ep.minted, ep.open.Cap)
 
 	spent := c.frozen
-	c.state, c.frozen = paid, 0
+	c.state, c.frozen, c.minted, c.verifier = paid, 0, e.Amount, m.Verifier
 	t.frozen -= spent
 	a.move(e, t, -spent)
 	ep.add(t.org, func(n *sums) { n.minted += e.Amount; n.votes += e.Votes; n.mints++ })
-	a.supply[e.Book] += e.Amount
+	a.mints[e.Seq] = c
+	b := a.bookOf(e)
+	a.inMonth(e, b)
+	b.issue(e.Amount)
 	if i := ep.issuers[t.org]; i != nil {
 		a.check(e, i.minted+i.outstanding <= ep.room[t.org], "allocation exceeded: %d > %d", i.minted+i.outstanding, ep.room[t.org])
 	}
@@ -54,14 +59,19 @@ func (a *Auditor) pay(e *entry.Entry, c *claim) {
 func (a *Auditor) verified(e *entry.Entry, c *claim) {
 	m, t := e.Mint, c.task
 	a.check(e, authority(e.Causes[0].URI) == m.Verifier, "verification %s is not of %s", e.Causes[0].URI, m.Verifier)
-	a.check(e, a.mayVerify(t, m.Verifier), "%s may not verify for %s", m.Verifier, t.org)
+	upheld := a.upheld(e, c)
+	a.check(e, upheld || a.mayVerify(t, m.Verifier), "%s may not verify for %s", m.Verifier, t.org)
 	day := a.localDay(shiftOf(c.terms, c.shift).StartsAt)
 	a.check(e, a.wasOn(t.org, day, "issuer"), "%s was not accredited on %s", t.org, day)
-	a.check(e, m.Verifier == t.org || a.wasOn(m.Verifier, day, "issuer", "verifier"), "%s was not accredited on %s", m.Verifier, day)
+	a.check(e, upheld || m.Verifier == t.org || a.wasOn(m.Verifier, day, "issuer", "verifier"), "%s was not accredited on %s", m.Verifier, day)
 	a.check(e, a.roleNow(m.Verifier).good(), "%s is suspended or revoked", m.Verifier)
 	a.check(e, e.Day >= day, "mint on %s, the shift begins on %s", e.Day, day)
 
-	a.check(e, len(e.Causes) == 1+len(m.CoSigners), "%d causes for %d co-signers", len(e.Causes), len(m.CoSigners))
+	causes := 1 + len(m.CoSigners)
+	if m.Resolution != nil {
+		causes++
+	}
+	a.check(e, len(e.Causes) == causes, "%d causes for %d co-signers", len(e.Causes), len(m.CoSigners))
 	seen := map[syntax.DID]bool{m.Verifier: true}
 	other := false
 	for i, co := range m.CoSigners {
@@ -74,6 +84,20 @@ func (a *Auditor) verified(e *entry.Entry, c *claim) {
 	if what := a.weak(m, c.terms.Level, other); what != "" {
 		a.found(e.Seq, "%s", what)
 	}
+}
+
+// upheld checks a mint that a ruling ordered: the city says so, of a claim that was rejected, and the organization that it
+// names to verify anew is accredited now.
+func (a *Auditor) upheld(e *entry.Entry, c *claim) bool {
+	m := e.Mint
+	if m.Resolution == nil {
+		return false
+	}
+	a.check(e, c.state == refused, "a ruling pays a claim that was not rejected")
+	a.check(e, a.mayRule(authority(m.Resolution.URI)), "%s may not rule on a mint", authority(m.Resolution.URI))
+	a.check(e, e.Causes[len(e.Causes)-1].Ref() == *m.Resolution, "its last cause is another record than its resolution")
+	a.check(e, a.roleNow(m.Verifier).holdsOn(e.Day, a.loc, "issuer", "verifier"), "%s, which verifies anew, is not accredited", m.Verifier)
+	return true
 }
 
 // weak says what is missing for the level, or nothing.
@@ -97,32 +121,4 @@ func (a *Auditor) weak(m *entry.Mint, level int64, other bool) string {
 		return fmt.Sprintf("level %d by %d methods and %d co-signers, the task asks for level %d", m.Level, methods, len(m.CoSigners), level)
 	}
 	return ""
-}
-
-func (a *Auditor) burn(e *entry.Entry) {
-	b := e.Burn
-	ep := a.epochOf(e)
-	if ep == nil {
-		return
-	}
-	org, bound := a.tills[b.Till]
-	a.check(e, bound && org == e.Org, "till %s is not bound to %s", b.Till, e.Org)
-	a.check(e, authority(b.Offering.URI) == e.Org, "offering %s is not of %s", b.Offering.URI, e.Org)
-	a.check(e, e.Causes[0].Ref() == b.Offering, "its cause is another record than its offering")
-	a.check(e, a.roleNow(e.Org).holdsOn(e.Day, a.loc, "redeemer", "sponsor"), "%s is not accredited as redeemer", e.Org)
-	a.check(e, b.Units > 0 && b.Price > 0 && e.Amount == b.Units*b.Price, "burn of %d for %d units at %d", e.Amount, b.Units, b.Price)
-	if a.check(e, b.Month < int64(len(ep.open.Months)), "month %d of %d", b.Month, len(ep.open.Months)) {
-		m := ep.open.Months[b.Month]
-		a.check(e, a.localDay(m.StartsAt) <= e.Day && e.Day <= a.localDay(m.EndsAt), "burn on %s is not in month %d", e.Day, b.Month)
-	}
-	key := fmt.Sprintf("%s\n%s\n%d", epochID(e.Book, e.Epoch), b.Offering.URI, b.Month)
-	a.check(e, b.UnitsBefore == a.units[key], "units burned before are %d, recomputed %d", b.UnitsBefore, a.units[key])
-	a.units[key] += b.Units
-	a.check(e, a.units[key] <= b.UnitsMonth, "%d units of %d committed", a.units[key], b.UnitsMonth)
-	if c, ok := ep.counted[b.Offering.URI]; ok {
-		a.check(e, c.CID == b.Offering.CID && c.Credits == b.Price && c.Units == b.UnitsMonth, "burn on other terms than those counted")
-	}
-	ep.sums.burned += e.Amount
-	a.supply[e.Book] -= e.Amount
-	a.check(e, a.supply[e.Book] >= 0, "more burned than minted in %s", e.Book)
 }

@@ -26,6 +26,12 @@ type claim struct {
 	shift  string
 	state  claimState
 	frozen int64 // what is reserved for it
+
+	minted    int64 // credits, less what was corrected
+	verifier  syntax.DID
+	corrected []entry.Ref // the verifications that superseded the first
+	person    *person     // with the openings
+	settled   bool        // the same: it counts no more against its person's limit
 }
 
 type claimState int
@@ -67,6 +73,7 @@ func (a *Auditor) reserve(e *entry.Entry) {
 	who := a.roleNow(e.Org)
 	a.check(e, who.good() && who.is("issuer"), "%s is not accredited as issuer", e.Org)
 	a.check(e, e.At < ep.open.EndsAt, "epoch %s is over", ep.key)
+	a.check(e, !a.paused(e, entry.PauseTasks, e.Org, ""), "a task is accepted while tasks are paused")
 	a.terms(e, ep, who)
 
 	_, twice := a.first[r.Task]
@@ -166,6 +173,7 @@ func (a *Auditor) release(e *entry.Entry) {
 		}
 		a.check(e, len(r.Shifts) == 1 && r.Shifts[0] == c.shift, "rejection of shifts %q, its claim is of %q", r.Shifts, c.shift)
 		a.check(e, e.Amount == c.frozen, "rejection releases %d, reserved are %d", e.Amount, c.frozen)
+		a.check(e, !a.paused(e, entry.PauseTask, t.org, r.First), "a rejection while an objection holds its task")
 		a.check(e, len(e.Causes) == 1 && a.mayVerify(t, authority(e.Causes[0].URI)), "rejection by one who may not verify for %s", t.org)
 		c.state = refused
 		t.frozen -= c.frozen

@@ -47,7 +47,7 @@ func (a *Auditor) Totals() []Totals {
 		t := Totals{
 			Book: ep.book, Epoch: ep.key, StartsAt: ep.open.StartsAt, EndsAt: ep.open.EndsAt, Params: ep.params.ref,
 			CapacityMonth: ep.open.Capacity, Cap: ep.open.Cap, Unallocated: ep.open.Unallocated, BoundBy: ep.open.BoundBy,
-			Reserved: ep.reserved, Outstanding: ep.outstanding, Minted: ep.minted, Votes: ep.votes, Burned: ep.burned,
+			Reserved: ep.reserved, Outstanding: ep.outstanding, Minted: ep.minted, Votes: ep.votes, Burned: ep.burned, Expired: ep.expired,
 			Tasks: ep.tasks, Claims: ep.claims, Mints: ep.mints,
 		}
 		for _, did := range slices.Sorted(maps.Keys(ep.issuers)) {
@@ -61,5 +61,10 @@ func (a *Auditor) Totals() []Totals {
 	return list
 }
 
-// Supply is what people hold of a book: Σ mint − Σ burn.
-func (a *Auditor) Supply(book string) int64 { return a.supply[book] }
+// Supply is what people hold of a book: Σ mint − Σ burn − Σ expire.
+func (a *Auditor) Supply(book string) int64 {
+	if b := a.books[book]; b != nil {
+		return b.supply()
+	}
+	return 0
+}

@@ -326,10 +326,13 @@ const (
 	ExpireErased     = "erased"     // their holder asked to be forgotten
 )
 
-// Expire ends Amount of a book. Whose it was follows from the openings.
+// Expire ends Amount of a book. Whose it was follows from the openings. Credits of one who was forgotten say what they were, because
+// no opening will.
 type Expire struct {
 	Reason string `dag:"reason,always"`
-	Month  int64  `dag:"month"` // of the epoch, from 0; for dormancy
+	Month  int64  `dag:"month"`  // of the epoch, from 0: the one that was closed just before; for dormancy and bookClosed
+	Active int64  `dag:"active"` // of Amount: not dormant when it expired; it counts as quiet and as expired
+	Woken  int64  `dag:"woken"`  // for erased: what their acts of this month had made active again
 }
 
 // EpochClose fixes what an epoch of a book came to, and what the next cap would be by it.

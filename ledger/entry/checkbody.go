@@ -87,7 +87,8 @@ func (e *Entry) checkLater() error {
 		d := e.Dormant
 		return errors.Join(times(d.StartsAt, d.EndsAt), inRange(d.Month, d.Issued, d.Burned, d.Reactivated, d.Expired, d.Active, d.Dormant))
 	case KindExpire:
-		return errors.Join(short(e.Expire.Reason), inRange(e.Expire.Month))
+		x := e.Expire
+		return errors.Join(short(x.Reason), inRange(x.Month, x.Active, x.Woken))
 	case KindEpochClose:
 		return e.EpochClose.check()
 	case KindPause:

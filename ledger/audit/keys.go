@@ -1,0 +1,4 @@
+package audit
+
+// keyring are the keys that the log itself names.
+type keyring struct{}

@@ -297,7 +297,7 @@ func TestProcessFromBeforeARestoreWritesNothing(t *testing.T) { // L4
 	for term := int64(0); term <= old; term++ { // as if it had got the lock again
 		st := &store{pool: c.role()}
 		err := pgx.BeginFunc(c.ctx, c.role(), func(tx pgx.Tx) error {
-			return st.writeBatch(c.ctx, &batch{tx: tx}, term, c.l.seq.log.size(), nil, [32]byte{})
+			return st.writeBatch(c.ctx, tx, &batch{tx: &batchTx{begun: true}}, term, c.l.seq.log.size(), nil, [32]byte{})
 		})
 		require.ErrorIs(t, err, ErrSecondWriter)
 	}

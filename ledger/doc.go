@@ -9,9 +9,10 @@
 //
 //	L1   Leaf i of the tree is the canonical encoding of entry i; nothing is edited, inserted or deleted.
 //	L2   The state is what the entries and their openings give when applied in order; balances, caps and slots in tables
-//	     are copies and second guards.
-//	L3   Entries, guards, tree nodes, size and root of a batch are written in one transaction; nobody is answered before
-//	     its commit, and memory never runs ahead of the database and lives.
+//	     are copies and second guards. A command that asks the tables sees in them what it sees in the state.
+//	L3   Entries, guards, tree nodes, size and root of a batch are written in one transaction, batches in their order. While
+//	     one commits the next is built in memory; nobody is answered before the commit, and memory never runs ahead of the
+//	     database and lives: a commit that is not known to have happened ends the process, with all that was built on it.
 //	L4   One writer: a process with an older term writes nothing.
 //	L5   A checkpoint is signed only for a root read back after its commit, and each is consistent with the one before.
 //	L6   A mint has two sources: a signed verification in the repository of the issuer, or of an organization that its

@@ -190,10 +190,11 @@ func checkRestored(ctx context.Context, tx pgx.Tx, st *store, head *BackupHeader
 	if err != nil {
 		return err
 	}
-	_, size, root, err := st.head(ctx, tx)
+	stored, err := st.head(ctx, tx)
 	if err != nil {
 		return err
 	}
+	size, root := stored.size, stored.root
 	if size != head.Size || root != want {
 		return fmt.Errorf("%w: it says %d entries under %s, its head %d under %s", ErrBackup, head.Size, want, size, root)
 	}

@@ -50,11 +50,13 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 	s := &sequencer{
 		store: st, conn: conn, term: term, clock: deps.Clock, log: &treeLog{}, state: rules.NewState(loc),
 		bound: map[syntax.DID]*entry.Bind{}, queue: make(chan *command, maxQueue), ended: make(chan struct{}), grown: make(chan struct{}, 1),
+		free: make(chan struct{}, 1), failed: make(chan struct{}),
 		sign: func(size int64, root tlog.Hash) (*Checkpoint, error) {
 			return signCheckpoint(tlog.Checkpoint{Origin: cfg.DID.String(), Size: size, Root: root}, deps.LogKey, deps.Clock.Now())
 		},
 		world: func(ctx context.Context) ([]Sighting, error) { return seenAtPDS(ctx, deps.HTTP, cfg, vkey) },
 	}
+	s.free <- struct{}{}
 	if err := s.load(ctx); err != nil {
 		s.close()
 		return nil, fmt.Errorf("ledger: %w", err)
@@ -64,7 +66,7 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 
 // load replays the log through the rules and refuses one that is not what its head says.
 func (s *sequencer) load(ctx context.Context) error {
-	_, size, root, err := s.store.head(ctx, s.conn)
+	h, err := s.store.head(ctx, s.conn)
 	if err != nil {
 		return err
 	}
@@ -72,7 +74,7 @@ func (s *sequencer) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkTree(ctx, s.store.pool, size, root); err != nil {
+	if err := s.checkTree(ctx, s.store.pool, h.size, h.root); err != nil {
 		return err
 	}
 	if err := s.checkWorld(ctx); err != nil { // before anything is signed
@@ -82,10 +84,10 @@ func (s *sequencer) load(ctx context.Context) error {
 		return err
 	}
 	s.totals.Store(new(s.state.Epochs()))
-	if size == 0 {
+	if h.size == 0 {
 		return s.begin(ctx)
 	}
-	return s.publish(ctx, root)
+	return s.publish(h)
 }
 
 // replayed takes one stored entry back into the tree and the state.
@@ -172,7 +174,12 @@ func (s *sequencer) begin(ctx context.Context) error {
 	c := &command{name: "begin", done: make(chan outcome, 1), run: func(_ context.Context, b *batch) (any, error) {
 		return b.decide(rules.RulesVersion{Now: b.now, Version: rules.Version})
 	}}
-	if err := s.commit(ctx, []*command{c}); err != nil {
+	b := s.newBatch()
+	if err := b.take(ctx, c); err != nil {
+		return err
+	}
+	b.close()
+	if err := s.write(ctx, b); err != nil {
 		return err
 	}
 	return (<-c.done).err

@@ -36,6 +36,10 @@ type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
+type sender interface {
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}
+
 // lockedConn is the one connection that holds the writer's lock. All batches go through it: a lost lock is a lost connection, and
 // so a failed batch.
 type lockedConn struct{ *pgx.Conn }
@@ -69,13 +73,19 @@ func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (locke
 	return lockedConn{conn}, term, nil
 }
 
-func (s *store) head(ctx context.Context, q querier) (term, size int64, root tlog.Hash, err error) {
-	var raw []byte
-	if err = q.QueryRow(ctx, `select term, size, root from head`).Scan(&term, &size, &raw); err != nil {
-		return 0, 0, root, fmt.Errorf("head: %w", err)
+const readHead = `select term, size, root from head`
+
+func (s *store) head(ctx context.Context, q querier) (head, error) {
+	return scanHead(q.QueryRow(ctx, readHead))
+}
+
+func scanHead(row pgx.Row) (h head, err error) {
+	var root []byte
+	if err = row.Scan(&h.term, &h.size, &root); err != nil {
+		return head{}, fmt.Errorf("head: %w", err)
 	}
-	copy(root[:], raw)
-	return term, size, root, nil
+	copy(h.root[:], root)
+	return h, nil
 }
 
 // leaves returns up to n leaves from index from, in order.
@@ -132,59 +142,117 @@ func (*store) nodes(ctx context.Context, q querier) ([]tlog.Hash, error) {
 	})
 }
 
-// writeBatch writes what a batch adds to the log: leaves, openings, nodes, guards, and the head where the term is ours.
-func (s *store) writeBatch(ctx context.Context, b *batch, term, size int64, nodes []tlog.Hash, root tlog.Hash) error {
-	const moveHead = `update head set size = @to, root = @root where term = @term and size = @from`
-	const keepHead = `update head set term = term where term = @term and size = @from`
-	sql := keepHead
-	if len(b.entries) > 0 {
-		sql = moveHead
-		if err := copyLog(ctx, b, size, nodes); err != nil {
-			return err
+// commit ends the batch's transaction and reads the head as it then stands. A COMMIT that is not known to have happened is an error.
+func (c lockedConn) commit(ctx context.Context) (h head, err error) {
+	var queue pgx.Batch
+	queue.Queue("commit")
+	queue.Queue(readHead)
+	results := c.SendBatch(ctx, &queue)
+	defer func() {
+		if e := results.Close(); err == nil && e != nil {
+			err = fmt.Errorf("commit: %w", e)
 		}
-		if err := writeGuards(ctx, b); err != nil {
-			return err
-		}
-	}
-	tag, err := b.tx.Exec(ctx, sql, pgx.NamedArgs{"to": size + int64(len(b.entries)), "root": root[:], "term": term, "from": size})
+	}()
+	tag, err := results.Exec()
 	if err != nil {
-		return fmt.Errorf("move the head: %w", err)
+		return h, fmt.Errorf("commit: %w", err)
 	}
-	if tag.RowsAffected() != 1 {
-		return fmt.Errorf("term %d at size %d is over: %w", term, size, ErrSecondWriter)
+	if tag.String() != "COMMIT" { // a transaction that had failed is rolled back instead
+		return h, broken("commit was answered by %s", tag)
+	}
+	if h, err = scanHead(results.QueryRow()); err != nil {
+		return h, fmt.Errorf("read head back: %w", err)
+	}
+	return h, nil
+}
+
+// statements are what a batch writes, sent in one go. All are checked before the COMMIT.
+type statements struct {
+	queue pgx.Batch
+	tells []string // what each is, for its error
+	rows  []int64  // that each must touch, or -1
+}
+
+func (s *statements) add(what string, rows int64, sql string, args ...any) {
+	s.queue.Queue(sql, args...)
+	s.tells, s.rows = append(s.tells, what), append(s.rows, rows)
+}
+
+func (s *statements) send(ctx context.Context, conn sender) (err error) {
+	results := conn.SendBatch(ctx, &s.queue)
+	defer func() {
+		if e := results.Close(); err == nil && e != nil {
+			err = fmt.Errorf("write the batch: %w", e)
+		}
+	}()
+	for i, want := range s.rows {
+		tag, err := results.Exec()
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.tells[i], err)
+		}
+		if want >= 0 && tag.RowsAffected() != want {
+			return fmt.Errorf("%s: %w", s.tells[i], broken("%d rows were touched, not %d", tag.RowsAffected(), want))
+		}
 	}
 	return nil
 }
 
-func copyLog(ctx context.Context, b *batch, size int64, nodes []tlog.Hash) error {
-	first := tlog.NodeCount(size)
-	entries, openings := make([][]any, 0, len(b.entries)), make([][]any, 0, len(b.entries))
-	for _, e := range b.entries {
-		hash := tlog.LeafHash(e.leaf)
-		entries = append(entries, []any{e.entry.Seq, string(e.entry.Kind), e.leaf, hash[:]})
+// writeBatch writes what a batch adds to the log: leaves, openings, nodes, guards, and the head where the term is ours.
+func (s *store) writeBatch(ctx context.Context, conn sender, b *batch, term, size int64, nodes []tlog.Hash, root tlog.Hash) error {
+	var all statements
+	if !b.tx.begun {
+		all.add("begin", -1, "begin")
+	}
+	if len(b.entries) > 0 {
+		writeLog(&all, b, size, nodes)
+		if err := writeGuards(&all, b); err != nil {
+			return err
+		}
+	}
+	moveHead(&all, term, size, size+int64(len(b.entries)), root)
+	err := all.send(ctx, conn)
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == notNull && pgErr.TableName == "head" {
+		return fmt.Errorf("term %d at size %d is over: %w", term, size, ErrSecondWriter)
+	}
+	return err
+}
+
+const notNull = "23502"
+
+// moveHead takes the head along, and fails where it is not ours any more: a null term is refused.
+func moveHead(all *statements, term, from, to int64, root tlog.Hash) {
+	const keep = `update head set term = case when term = $1 and size = $2 then term end`
+	const move = `update head set term = case when term = $1 and size = $2 then term end, size = $3, root = $4`
+	if to == from {
+		all.add("keep the head", 1, keep, term, from)
+		return
+	}
+	all.add("move the head", 1, move, term, from, to, root[:])
+}
+
+func writeLog(all *statements, b *batch, size int64, nodes []tlog.Hash) {
+	n := len(b.entries)
+	var sealed []int64
+	var openings [][]byte
+	seqs, kinds, leaves, hashes := make([]int64, n), make([]string, n), make([][]byte, n), make([][]byte, n)
+	for i := range b.entries {
+		e := &b.entries[i]
+		seqs[i], kinds[i], leaves[i], hashes[i] = e.entry.Seq, string(e.entry.Kind), e.leaf, e.hash[:]
 		if e.opening != nil {
-			openings = append(openings, []any{e.entry.Seq, e.opening})
+			sealed, openings = append(sealed, e.entry.Seq), append(openings, e.opening)
 		}
 	}
-	hashes := make([][]any, len(nodes))
-	for i, h := range nodes {
-		hashes[i] = []any{first + int64(i), h[:]}
+	first := tlog.NodeCount(size)
+	indexes, grown := make([]int64, len(nodes)), make([][]byte, len(nodes))
+	for i := range nodes {
+		indexes[i], grown[i] = first+int64(i), nodes[i][:]
 	}
-	for _, t := range []struct {
-		table   string
-		columns []string
-		rows    [][]any
-	}{
-		{"entry", []string{"seq", "kind", "leaf", "hash"}, entries},
-		{"node", []string{"idx", "hash"}, hashes},
-		{"opening", []string{"seq", "sealed"}, openings},
-	} {
-		if len(t.rows) == 0 {
-			continue
-		}
-		if _, err := b.tx.CopyFrom(ctx, pgx.Identifier{t.table}, t.columns, pgx.CopyFromRows(t.rows)); err != nil {
-			return fmt.Errorf("write %s: %w", t.table, err)
-		}
+	all.add("write entries", int64(n), `insert into entry (seq, kind, leaf, hash)
+		select * from unnest($1::bigint[], $2::text[], $3::bytea[], $4::bytea[])`, seqs, kinds, leaves, hashes)
+	all.add("write nodes", int64(len(nodes)), `insert into node (idx, hash) select * from unnest($1::bigint[], $2::bytea[])`, indexes, grown)
+	if len(sealed) > 0 {
+		all.add("write openings", int64(len(sealed)), `insert into opening (seq, sealed)
+			select * from unnest($1::bigint[], $2::bytea[])`, sealed, openings)
 	}
-	return nil
 }

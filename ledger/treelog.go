@@ -30,7 +30,7 @@ func (t *treeLog) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 func (t *treeLog) grow(entries []staged) (nodes []tlog.Hash, root tlog.Hash, err error) {
 	leaves := make([]tlog.Hash, len(entries))
 	for i, e := range entries {
-		leaves[i] = tlog.LeafHash(e.leaf)
+		leaves[i] = e.hash
 	}
 	return tlog.Append(t.size(), leaves, t)
 }

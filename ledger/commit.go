@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/ledger/tlog"
@@ -12,7 +11,6 @@ import (
 // write makes a batch lasting: entries, nodes, guards and head, COMMIT, the head read back and signed, the answers. It runs beside the
 // sequencer's goroutine and must not look at the state, which may be a batch ahead. An error is final for the process.
 func (s *sequencer) write(ctx context.Context, b *batch) error {
-	began := time.Now() // how long it took; the clock may stand still
 	nodes, root, err := s.log.grow(b.entries)
 	if err != nil {
 		return err
@@ -39,8 +37,6 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 			return err
 		}
 	}
-	s.metrics.batch.Observe(float64(len(b.commands)))
-	s.metrics.commit.Observe(time.Since(began).Seconds())
 	for i, c := range b.commands {
 		c.done <- b.outcomes[i]
 	}

@@ -47,8 +47,12 @@ var Handlers = []Handler{
 	{lexicons.OfferRedemption, "redemption", redemptionRow},
 	{lexicons.LedgerReceipt, "receipt", receiptRow},
 	{lexicons.LedgerCheckpoint, "checkpoint", checkpointRow},
+	{lexicons.LedgerEpochReport, "epoch_report", epochReportRow},
+	{lexicons.LedgerCosignature, "cosignature", cosignatureRow},
 	{lexicons.GovParameterSet, "parameter_set", parameterSetRow},
 	{lexicons.GovDecision, "decision", decisionRow},
+	{lexicons.GovDispute, "dispute", disputeRow},
+	{lexicons.GovResolution, "resolution", resolutionRow},
 }
 
 func handler(nsid string) (Handler, bool) {

@@ -23,5 +23,29 @@ func checkpointRow(cbor []byte) (row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return row{"size": c.TreeSize, "root": []byte(c.RootHash), "at": at}, nil
+	return row{"size": c.TreeSize, "root": []byte(c.RootHash), "at": at, "note": c.Note}, nil
+}
+
+func epochReportRow(cbor []byte) (row, error) {
+	r, err := decode[citysync.LedgerEpochReport](cbor)
+	if err != nil {
+		return nil, err
+	}
+	out := row{"book": r.Book, "epoch": r.Epoch, "supersedes": nil}
+	if r.Supersedes != nil {
+		out["supersedes"] = r.Supersedes.Uri
+	}
+	return out, nil
+}
+
+func cosignatureRow(cbor []byte) (row, error) {
+	c, err := decode[citysync.LedgerCosignature](cbor)
+	if err != nil {
+		return nil, err
+	}
+	at, err := stamp(c.At)
+	if err != nil {
+		return nil, err
+	}
+	return row{"checkpoint_uri": c.Checkpoint.Uri, "origin": c.Origin, "size": c.TreeSize, "signature": c.Signature, "at": at}, nil
 }

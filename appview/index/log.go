@@ -32,6 +32,9 @@ type LogReader struct {
 	city string
 	http *http.Client
 	log  *slog.Logger
+
+	policyRead *tlog.Policy // the one read last, with its text
+	policyText string
 }
 
 // NewLogReader reads the log of the city with that DID.
@@ -97,11 +100,23 @@ func (l *LogReader) read(ctx context.Context) error {
 	if err != nil {
 		return stored(err)
 	}
+	keys, err := l.logKeys(ctx, vkey)
+	if err != nil {
+		return err
+	}
+	if err := l.follow(ctx, url, keys); err != nil {
+		return err
+	}
+	return l.cosigned(ctx, url, keys)
+}
+
+// follow extends our copy to the checkpoint, which one of the keys must have signed.
+func (l *LogReader) follow(ctx context.Context, url string, keys []string) error {
 	signed, found, err := l.get(ctx, url+"/checkpoint", tlog.MaxNote)
 	if err != nil || !found { // an empty log has no checkpoint
 		return err
 	}
-	head, err := tlog.Open(signed, vkey)
+	head, _, err := tlog.OpenAny(signed, keys...)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLog, err)
 	}
@@ -223,24 +238,13 @@ func (n nodes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 }
 
 func queueEntry(batch *pgx.Batch, e *entry.Entry, leaf []byte) {
-	var task any
-	switch {
-	case e.Reserve != nil:
-		task = e.Reserve.First
-	case e.Release != nil:
-		task = e.Release.First
-	case e.Claim != nil:
-		task = e.Claim.First
-	case e.Unclaim != nil:
-		task = e.Unclaim.First
-	case e.Mint != nil:
-		task = e.Mint.First
-	}
+	about := aboutOf(e)
 	batch.Queue(`
-insert into log_entry (seq, leaf, kind, book, epoch, day, org, amount, votes, task_uri, nullifier)
-values (@seq, @leaf, @kind, @book, @epoch, @day, @org, @amount, @votes, @task, @nullifier)`, pgx.NamedArgs{
+insert into log_entry (seq, leaf, kind, book, epoch, day, org, amount, votes, task_uri, nullifier, refers, what, subject)
+values (@seq, @leaf, @kind, @book, @epoch, @day, @org, @amount, @votes, @task, @nullifier, @refers, @what, @subject)`, pgx.NamedArgs{
 		"seq": e.Seq, "leaf": leaf, "kind": string(e.Kind), "book": storable(e.Book), "epoch": storable(e.Epoch), "day": storable(e.Day),
-		"org": storable(e.Org.String()), "amount": e.Amount, "votes": e.Votes, "task": storable(task), "nullifier": e.Nullifier})
+		"org": storable(e.Org.String()), "amount": e.Amount, "votes": e.Votes, "task": storable(about.task), "nullifier": e.Nullifier,
+		"refers": about.refers, "what": storable(about.what), "subject": storable(about.subject)})
 	causes := e.Causes
 	if e.EpochOpen != nil {
 		for _, o := range e.EpochOpen.Offerings {

@@ -36,6 +36,10 @@ func Register(mux *xrpc.Mux, db *query.DB, ledger Explainer) {
 	mux.Query("org.city-sync.offer.getOfferings", s.getOfferings)
 	mux.Query("org.city-sync.audit.listTimeline", s.listTimeline)
 	mux.Query("org.city-sync.audit.explainRecord", s.explainRecord)
+	mux.Query("org.city-sync.audit.listEpochReports", s.listEpochReports)
+	mux.Query("org.city-sync.audit.getFinality", s.getFinality)
+	mux.Query("org.city-sync.gov.listDisputes", s.listDisputes)
+	mux.Query("org.city-sync.gov.getDispute", s.getDispute)
 }
 
 type server struct {

@@ -72,7 +72,8 @@ func serve(t *testing.T) (base string, uris map[string]string) {
 	t.Helper()
 	pool := pgtest.Schema(t, index.Migrations())
 	uris = map[string]string{}
-	for _, nsid := range []string{lexicons.ActorCity, lexicons.RegistryAccreditation, lexicons.CatalogEntry, lexicons.GovDecision} {
+	for _, nsid := range []string{lexicons.ActorCity, lexicons.RegistryAccreditation, lexicons.CatalogEntry, lexicons.GovDecision, lexicons.GovDispute,
+		lexicons.GovResolution, lexicons.LedgerEpochReport, lexicons.LedgerCheckpoint, lexicons.LedgerCosignature} {
 		uris[nsid] = seed(t, pool, cityDID, nsid)
 	}
 	for _, nsid := range []string{lexicons.ActorOrganization, lexicons.ActorDeclaration, lexicons.WorkTask, lexicons.WorkVerification, lexicons.OfferOffering} {
@@ -113,11 +114,14 @@ func TestEveryAnswerFollowsItsSchemaAndShowsTheRecord(t *testing.T) {
 		"org.city-sync.offer.getOfferings":      {"uris": {uris[lexicons.OfferOffering]}},
 		"org.city-sync.audit.listTimeline":      {"uri": {uris[lexicons.WorkTask]}},
 		"org.city-sync.audit.explainRecord":     {"uri": {uris[lexicons.WorkTask]}},
+		"org.city-sync.audit.listEpochReports":  {"book": {"std"}},
+		"org.city-sync.gov.listDisputes":        {"limit": {"1"}},
+		"org.city-sync.gov.getDispute":          {"uri": {uris[lexicons.GovDispute]}},
 	} {
 		code, raw := ask(t, base, nsid, params)
 		require.Equal(t, http.StatusOK, code, "%s: %s", nsid, raw)
 		require.NoError(t, lexicons.CheckOutput(nsid, raw), "%s: %s", nsid, raw)
-		if !strings.Contains(nsid, ".audit.") {
+		if !strings.Contains(nsid, ".audit.") || strings.Contains(nsid, "Reports") {
 			assert.Contains(t, string(raw), `"$type":"org.city-sync.`, "%s carries the record", nsid)
 		}
 	}
@@ -136,6 +140,8 @@ func TestWhatTheIndexDoesNotHoldIsNamed(t *testing.T) {
 		"org.city-sync.catalog.getEntry":     {url.Values{"uri": {"not a uri"}}, 404, "NotFound"},
 		"org.city-sync.audit.listTimeline":   {url.Values{"uri": {unknown}}, 404, "NotFound"},
 		"org.city-sync.audit.explainRecord":  {url.Values{"uri": {unknown}}, 404, "NotFound"},
+		"org.city-sync.audit.getFinality":    {url.Values{}, 404, "NotFound"},
+		"org.city-sync.gov.getDispute":       {url.Values{"uri": {unknown}}, 404, "NotFound"},
 		"org.city-sync.work.queryTasks":      {url.Values{"cursor": {"!!"}}, 400, "BadCursor"},
 		"org.city-sync.offer.queryOfferings": {url.Values{"limit": {"101"}}, 400, "InvalidRequest"},
 	} {

@@ -269,7 +269,7 @@ type Hold struct {
 	Until       string `dag:"until,always"` // last local day on which it can be honored
 }
 
-// Capture burns a hold: Amount is all of it. The cause is the hold's.
+// Capture burns a hold: Amount is all of it.
 type Capture struct {
 	Hold int64  `dag:"hold,always"` // seq of the hold
 	Till string `dag:"till,always"`

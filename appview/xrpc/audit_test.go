@@ -34,7 +34,9 @@ func auditTown(t *testing.T) (base string, told *logtest.Town, lines []string, p
 	Register(mux, query.New(pool, logtest.City), ledgerStub{})
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
-	return srv.URL, told, lines, func(did, nsid, rkey string, record map[string]any) string { return store(t, pool, did, nsid, rkey, record) }
+	return srv.URL, told, lines, func(did, nsid, rkey string, record map[string]any) string {
+		return store(t, pool, did, nsid, rkey, record)
+	}
 }
 
 // store puts a record that follows its schema into the index, with its row.
@@ -48,7 +50,8 @@ func store(t *testing.T, pool *pgxpool.Pool, did, nsid, rkey string, record map[
 	require.NoError(t, lexicons.Validate(nsid, rkey, cbor))
 	args := pgx.NamedArgs{"did": did, "coll": nsid, "rkey": rkey, "cid": repo.CIDForCBOR(cbor).String(), "cbor": cbor}
 	for _, sql := range []string{
-		`insert into record (did, coll, rkey, cid, rev, cbor, indexed) values (@did, @coll, @rkey, @cid, '3k', @cbor, now())`,
+		`insert into record (did, coll, rkey, cid, rev, cbor, indexed) values (@did, @coll, @rkey, @cid, '3k', @cbor, now())
+		 on conflict (did, coll, rkey) do update set cid = excluded.cid, cbor = excluded.cbor`,
 		`insert into record_version (did, coll, rkey, cid, rev, cbor, seen) values (@did, @coll, @rkey, @cid, '3k', @cbor, now())`,
 	} {
 		_, err = pool.Exec(t.Context(), sql, args)

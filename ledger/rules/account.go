@@ -54,7 +54,13 @@ var erased entry.Account
 // book is the stock of one book and its flows since its last month was closed.
 type book struct {
 	stock Stock // at the last closing
-	flow  Flow  // since; Q stays 0 until the closing
+	flow  Flow  // since; Q and R have only what expired while active or awake, the rest is known at the closing
+
+	epoch    *epoch // the one whose month is open; nil: none
+	expiring int64  // of those not forgotten: to expire with the next entry
+	closedAt int64  // seq of the last closing
+
+	poolDormant int64 // of what the forgotten had at the last closing; what of it expired or woke with one of them is taken off
 }
 
 // book gives a book's stock, a new one where there is none.
@@ -65,6 +71,16 @@ func (s *State) book(name string) *book {
 		s.books[name] = b
 	}
 	return b
+}
+
+// pool is the account of all who were forgotten.
+func (s *State) pool() *account { return s.accounts[erased] }
+
+// acts is act for a holding of the account. Nothing is known of when the forgotten acted.
+func (s *State) acts(a *account, h *holding) {
+	if a != s.pool() {
+		h.act()
+	}
 }
 
 // supply is what all people hold of the book: active and dormant, holds included.
@@ -82,7 +98,7 @@ func (h *holding) act() {
 // earn gives what a mint pays.
 func (s *State) earn(a *account, name string, amount, votes int64) {
 	h := a.in(name)
-	h.act()
+	s.acts(a, h)
 	h.credits += amount
 	h.votes += votes
 	s.book(name).issued(amount)
@@ -91,7 +107,7 @@ func (s *State) earn(a *account, name string, amount, votes int64) {
 // spend burns free credits.
 func (s *State) spend(a *account, name string, amount int64) {
 	h := a.in(name)
-	h.act()
+	s.acts(a, h)
 	h.credits -= amount
 	s.book(name).burned(amount)
 }

@@ -15,6 +15,9 @@ func Apply(s *State, e entry.Entry) error {
 	if (e.Seq == 0) != (s.version == 0) || (e.Seq == 0 && e.Kind != entry.KindRulesVersion) {
 		return broken("entry 0 is a %s, not the version of the rules", e.Kind)
 	}
+	if err := s.inMonth(&e); err != nil {
+		return fmt.Errorf("entry %d (%s): %w", e.Seq, e.Kind, err)
+	}
 	if err := s.apply(&e); err != nil {
 		return fmt.Errorf("entry %d (%s): %w", e.Seq, e.Kind, err)
 	}
@@ -25,8 +28,8 @@ func Apply(s *State, e entry.Entry) error {
 func (s *State) apply(e *entry.Entry) error {
 	switch e.Kind {
 	case entry.KindRulesVersion:
-		if e.RulesVersion.Version != Version {
-			return broken("rules version %d is not compiled in", e.RulesVersion.Version)
+		if v := e.RulesVersion.Version; v > Version || v <= s.version {
+			return broken("rules version %d follows %d, compiled in is %d", v, s.version, Version)
 		}
 		s.version = e.RulesVersion.Version
 		return nil

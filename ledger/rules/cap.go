@@ -37,6 +37,9 @@ func EpochCap(p entry.CapPolicy, phase string, capacity int64, rates Rates, mont
 	if phase == entry.PhaseLaunch {
 		return Cap{Cap: floor(epoch.Mul(epoch, big.NewRat(p.CapPhaseBps, bps))), BoundBy: entry.BoundByLaunch}
 	}
+	if phase == entry.PhaseEvent { // its credits end with it: no stock stays that a rate could bound
+		return Cap{Cap: floor(epoch.Mul(epoch, big.NewRat(p.CapShareBps, bps))), BoundBy: entry.BoundByEvent}
+	}
 	r := big.NewRat(rates.R.Num, rates.R.Den)
 	out := big.NewRat(rates.Delta.Num, rates.Delta.Den) // δc, then r + δc
 	if most := big.NewRat(p.DeltaCapBps, bps); out.Cmp(most) > 0 {

@@ -2,13 +2,14 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"city-sync.org/citysync/ledger/entry"
 )
 
-// Version is the version of these rules.
-const Version = 1
+// Version is the version of these rules. Version 1 knew no months: nothing went dormant, expired, was held, reversed or paused.
+const Version = 2
 
 // Decide answers a command with the entries it makes, in order and with their seq, or refuses it with a *Refusal. No
 // entries and no error mean that what is asked for stands already. It never changes the state.
@@ -21,15 +22,23 @@ func Decide(s *State, c Command) ([]entry.Entry, error) {
 
 // draft collects the entries of one command.
 type draft struct {
-	s   *State
-	now time.Time
-	out []entry.Entry
+	s      *State
+	now    time.Time
+	out    []entry.Entry
+	closed []string // books whose months were closed
 }
 
 func (s *State) draft(now time.Time) *draft { return &draft{s: s, now: now} }
 
-// add gives the entry its place and its day.
+// add gives the entry its place and its day. One that changes a book comes after the months that are over.
 func (d *draft) add(e entry.Entry) {
+	if changesBook(e.Kind) && !slices.Contains(d.closed, e.Book) {
+		_ = d.closeMonths(e.Book) // what cannot be closed stays open, and Apply stops at the entry
+	}
+	d.put(e)
+}
+
+func (d *draft) put(e entry.Entry) {
 	e.Seq = d.s.size + int64(len(d.out))
 	e.Day = d.s.day(d.now)
 	d.out = append(d.out, e)

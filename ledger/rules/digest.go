@@ -43,13 +43,15 @@ type snapRole struct {
 	Bind   entry.Bind
 }
 
-type snapSums struct{ Reserved, Outstanding, Minted, Votes, Burned, Tasks, Claims, Mints int64 }
+type snapSums struct{ Reserved, Outstanding, Minted, Votes, Burned, Expired, Tasks, Claims, Mints int64 }
 
 type snapEpoch struct {
 	Params  entry.Ref
 	Open    entry.EpochOpen
 	Sums    snapSums
 	Issuers map[syntax.DID]snapIssuer
+	Past    []pastMonth
+	Closed  bool
 }
 
 type snapIssuer struct {
@@ -83,8 +85,9 @@ type snapHolding struct {
 }
 
 type snapBook struct {
-	Stock Stock
-	Flow  Flow
+	Stock    Stock
+	Flow     Flow
+	Expiring int64
 }
 
 type snapHold struct {
@@ -112,7 +115,7 @@ type snapClaim struct {
 }
 
 func snapOf(n sums) snapSums {
-	return snapSums{n.reserved, n.outstanding, n.minted, n.votes, n.burned, n.tasks, n.claims, n.mints}
+	return snapSums{n.reserved, n.outstanding, n.minted, n.votes, n.burned, n.expired, n.tasks, n.claims, n.mints}
 }
 
 func (id bookEpoch) String() string { return id.book + "\n" + id.epoch }
@@ -140,7 +143,7 @@ func (s *State) snapshot() snapshot {
 		n.Staff[person] = slices.Sorted(maps.Keys(orgs))
 	}
 	for id, ep := range s.epochs {
-		se := snapEpoch{Params: ep.params.ref, Open: ep.open, Sums: snapOf(ep.sums), Issuers: map[syntax.DID]snapIssuer{}}
+		se := snapEpoch{Params: ep.params.ref, Open: ep.open, Sums: snapOf(ep.sums), Issuers: map[syntax.DID]snapIssuer{}, Past: ep.past, Closed: ep.closed}
 		for org, i := range ep.issuers {
 			se.Issuers[org] = snapIssuer{i.allocation, snapOf(i.sums)}
 		}
@@ -157,7 +160,7 @@ func (s *State) snapshot() snapshot {
 		n.Tasks[first] = st
 	}
 	for name, b := range s.books {
-		n.Books[name] = snapBook{b.stock, b.flow}
+		n.Books[name] = snapBook{b.stock, b.flow, b.expiring}
 	}
 	for id, a := range s.accounts {
 		if id == erased && len(a.books) == 0 && a.open == 0 {

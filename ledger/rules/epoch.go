@@ -14,11 +14,14 @@ import (
 type epoch struct {
 	bookEpoch
 	span
-	months  []span
-	params  *parameters // frozen when it opened
-	open    entry.EpochOpen
-	counted map[string]entry.CountedOffering // by uri
-	issuers map[syntax.DID]*issuer
+	months   []span
+	lastDays []string    // of the months: an entry of a later day is after the month
+	params   *parameters // frozen when it opened
+	open     entry.EpochOpen
+	counted  map[string]entry.CountedOffering // by uri
+	issuers  map[syntax.DID]*issuer
+	past     []pastMonth // months that were closed
+	closed   bool
 	sums
 }
 
@@ -30,8 +33,8 @@ type issuer struct {
 
 // sums are whole credits and counts; outstanding is what is neither spent nor released.
 type sums struct {
-	reserved, outstanding, minted, votes, burned int64
-	tasks, claims, mints                         int64
+	reserved, outstanding, minted, votes, burned, expired int64
+	tasks, claims, mints                                  int64
 }
 
 // month gives the index of the month that holds t.
@@ -70,6 +73,9 @@ func (c OpenEpoch) decide(s *State) ([]entry.Entry, error) {
 		return nil, refuse(EpochAlreadyOpen, figures{"epoch": c.Epoch, "book": c.Book})
 	}
 	plan := p.plan(c.Epoch)
+	if book := s.bookOf(p, plan, c.Book); book != c.Book {
+		return nil, refuse(BookMismatch, figures{"epoch": c.Epoch, "book": c.Book, "of": book})
+	}
 	whole, err := spanOf(plan.StartsAt, plan.EndsAt)
 	if err != nil {
 		return nil, broken("parameters of epoch %s: %v", c.Epoch, err)
@@ -91,7 +97,7 @@ func (c OpenEpoch) decide(s *State) ([]entry.Entry, error) {
 	for _, o := range open.Offerings {
 		open.Capacity += o.Units * o.Credits
 	}
-	rates := startRates(p.CapPolicy)
+	rates, _ := s.ratesNow(c.Book, p.CapPolicy)
 	open.R, open.Delta = rates.R, rates.Delta
 	limit := EpochCap(p.CapPolicy, plan.Phase, open.Capacity, rates, len(plan.Months))
 	open.Cap, open.BoundBy, open.ShareBound, open.BackBound = limit.Cap, limit.BoundBy, limit.ShareBound, limit.BacklogBound
@@ -100,6 +106,20 @@ func (c OpenEpoch) decide(s *State) ([]entry.Entry, error) {
 	d := s.draft(c.Now)
 	d.addTimed(entry.Entry{Kind: entry.KindEpochOpen, Epoch: c.Epoch, Book: c.Book, Params: new(p.ref), EpochOpen: &open})
 	return d.out, nil
+}
+
+// bookOf gives the book that a plan is for, where it is for one: an event's is for its own alone, all others are for any book that
+// is no event's. "" means that the plan is not for the book asked for, nor for one that could be named.
+func (s *State) bookOf(p *parameters, plan *entry.EpochPlan, asked string) string {
+	if plan.Phase == entry.PhaseEvent {
+		return plan.Book
+	}
+	for i := range p.Epochs {
+		if e := &p.Epochs[i]; e.Phase == entry.PhaseEvent && e.Book == asked {
+			return ""
+		}
+	}
+	return asked
 }
 
 // count gives the offerings that C counts, by uri.
@@ -164,6 +184,9 @@ func (s *State) applyEpochOpen(e *entry.Entry) error {
 	if s.epochs[id] != nil || p == nil || p.ref != *e.Params {
 		return broken("epoch %s of %s is open, or has other parameters", e.Epoch, e.Book)
 	}
+	if plan := p.plan(e.Epoch); s.version >= 2 && (s.bookOf(p, plan, e.Book) != e.Book || plan.Phase != o.Phase) {
+		return broken("epoch %s is not planned for %s, or in another phase", e.Epoch, e.Book)
+	}
 	whole, err := spanOf(o.StartsAt, o.EndsAt)
 	if err != nil {
 		return broken("%v", err)
@@ -181,11 +204,15 @@ func (s *State) applyEpochOpen(e *entry.Entry) error {
 			return broken("%v", err)
 		}
 		ep.months = append(ep.months, month)
+		ep.lastDays = append(ep.lastDays, s.day(month.to.Add(-time.Second)))
 	}
 	var capacity int64
 	for _, c := range o.Offerings {
 		ep.counted[c.URI] = c
 		capacity += c.Units * c.Credits
+	}
+	if rates, _ := s.ratesNow(e.Book, p.CapPolicy); !sameRatio(rates.R, o.R) || !sameRatio(rates.Delta, o.Delta) {
+		return broken("rates r %d/%d and δ %d/%d are not the book's", o.R.Num, o.R.Den, o.Delta.Num, o.Delta.Den)
 	}
 	limit := EpochCap(p.CapPolicy, o.Phase, capacity, Rates{o.R, o.Delta}, len(o.Months))
 	if capacity != o.Capacity || limit.Cap != o.Cap || limit.BoundBy != o.BoundBy {
@@ -200,5 +227,7 @@ func (s *State) applyEpochOpen(e *entry.Entry) error {
 		return broken("allocations and the rest are %d of a cap of %d", total, o.Cap)
 	}
 	s.epochs[id] = ep
+	b := s.book(e.Book)
+	b.epoch = s.openMonth(e.Book)
 	return nil
 }

@@ -168,10 +168,13 @@ func (c Mint) workDay(s *State, t *task) (string, bool) {
 	return s.dayOf(v.shift(c.Shift).StartsAt), true
 }
 
-// accepted: the version that is cited was accepted.
+// accepted: the version that is cited was accepted, and its credits would not have ended already with their event.
 func (c Mint) accepted(_ *State, sub *subject) error {
 	if sub.task == nil {
 		return &Refusal{Name: TaskNotAccepted, Figures: figures{"task": c.Task.URI}, WaitFor: []string{c.Task.URI}}
+	}
+	if ep := sub.task.epoch; ep.open.Phase == entry.PhaseEvent && !c.Now.Before(ep.to) && c.Outcome != entry.OutcomeRejected {
+		return refuse(EpochClosed, figures{"epoch": ep.epoch, "book": ep.book, "endsAt": ep.open.EndsAt})
 	}
 	return nil
 }
@@ -187,7 +190,7 @@ func (c Mint) claimStands(s *State, sub *subject) error {
 	sub.held, sub.claim = s.held[string(c.Token)], s.claims[string(c.Token)]
 	if sub.held != nil {
 		sub.claim = nil
-	} else if sub.claim != nil && sub.claim.status == ended {
+	} else if sub.claim != nil && (sub.claim.status == ended || sub.claim.account == erased) {
 		return refuse(ClaimMissing, figures{"claim": "ended"})
 	}
 	if sub.held == nil && sub.claim == nil {

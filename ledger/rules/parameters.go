@@ -77,6 +77,8 @@ func checkParameters(p *entry.Parameters) error {
 		return fmt.Errorf("claimLimit %d", p.ClaimLimit)
 	case p.ClaimLapseDays < 1 || p.ClaimLapseDays > 1000:
 		return fmt.Errorf("claimLapseDays %d", p.ClaimLapseDays)
+	case p.DormancyMonths < 0 || p.DormancyMonths > 1200:
+		return fmt.Errorf("dormancyMonths %d", p.DormancyMonths)
 	case p.VotesPerCredit < 0 || p.VotesPerCredit > 100:
 		return fmt.Errorf("votesPerCredit %d", p.VotesPerCredit)
 	}
@@ -89,7 +91,16 @@ func checkParameters(p *entry.Parameters) error {
 }
 
 func checkPlan(e entry.EpochPlan) error {
-	if e.Phase != entry.PhaseLaunch && e.Phase != entry.PhaseSteady {
+	switch e.Phase {
+	case entry.PhaseLaunch, entry.PhaseSteady:
+		if e.Book != "" {
+			return fmt.Errorf("a book of its own in phase %q", e.Phase)
+		}
+	case entry.PhaseEvent:
+		if e.Book == "" || len(e.Months) != 1 {
+			return fmt.Errorf("an event has a book of its own and one month")
+		}
+	default:
 		return fmt.Errorf("phase %q", e.Phase)
 	}
 	whole, err := spanOf(e.StartsAt, e.EndsAt)

@@ -108,7 +108,7 @@ func (s *State) redeemable(now, end time.Time, id entry.Account, o *Offering, un
 	if had := s.personal[personalKey{id, ep.epoch, o.Record.URI}]; o.PersonLimit > 0 && had+units > o.PersonLimit {
 		return nil, refuse(PersonLimit, figures{"had": had, "wanted": units, "limit": o.PersonLimit})
 	}
-	if has, _ := s.Balance(id, o.Book); units > has/r.price {
+	if has := s.freeAt(id, o.Book, now); units > has/r.price {
 		return nil, refuse(InsufficientBalance, figures{"balance": has, "price": r.price, "units": units})
 	}
 	return r, nil

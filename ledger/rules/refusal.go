@@ -21,6 +21,8 @@ const (
 	EpochClosed         = "EpochClosed"
 	EpochAlreadyOpen    = "EpochAlreadyOpen"
 	EpochOver           = "EpochOver"
+	EpochNotOver        = "EpochNotOver"
+	BookMismatch        = "BookMismatch"
 	ParametersMissing   = "ParametersMissing"
 	ParametersInvalid   = "ParametersInvalid"
 	SelfVerification    = "SelfVerification"

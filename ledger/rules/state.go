@@ -33,6 +33,9 @@ type State struct {
 	burnOrder []int64                 // the same, as they came
 
 	held map[string]*HeldClaim // by token; beside the log
+
+	trees *balances // of the last stateDigest; nil: none, or somebody was forgotten since
+	built *balances // of one that was decided on and not yet applied
 }
 
 type bookEpoch struct{ book, epoch string }

@@ -29,6 +29,7 @@ type Totals struct {
 	Tasks       int64
 	Claims      int64 // in the log, less those that ended
 	Mints       int64
+	Closed      bool
 	Issuers     []IssuerTotals // by DID
 }
 
@@ -50,8 +51,8 @@ func (s *State) Totals(book, key string) (Totals, bool) {
 	t := Totals{
 		Book: book, Epoch: key, StartsAt: ep.open.StartsAt, EndsAt: ep.open.EndsAt, Params: ep.params.ref,
 		CapacityMonth: ep.open.Capacity, Cap: ep.open.Cap, Unallocated: ep.open.Unallocated, BoundBy: ep.open.BoundBy,
-		Reserved: ep.reserved, Outstanding: ep.outstanding, Minted: ep.minted, Votes: ep.votes, Burned: ep.burned,
-		Tasks: ep.tasks, Claims: ep.claims, Mints: ep.mints,
+		Reserved: ep.reserved, Outstanding: ep.outstanding, Minted: ep.minted, Votes: ep.votes, Burned: ep.burned, Expired: ep.expired,
+		Tasks: ep.tasks, Claims: ep.claims, Mints: ep.mints, Closed: ep.closed,
 	}
 	for _, did := range slices.Sorted(maps.Keys(ep.issuers)) {
 		i := ep.issuers[did]

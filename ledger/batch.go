@@ -45,6 +45,9 @@ func (s *sequencer) newBatch() *batch {
 // take runs a command. Its outcome is answered after the batch's COMMIT. An error ends the batch, and with it the process.
 func (b *batch) take(ctx context.Context, c *command) error {
 	b.now = b.seq.clock.Now().UTC()
+	if err := b.closeMonths(); err != nil {
+		return fmt.Errorf("close months: %w", err)
+	}
 	o, err := b.one(ctx, c)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.name, err)
@@ -67,6 +70,15 @@ func (b *batch) decide(cmd rules.Command) ([]*entry.Entry, error) {
 		return nil, err
 	}
 	return pointers(entries), b.append(pointers(entries))
+}
+
+// closeMonths closes what is over before a command is run, so that nobody is promised credits that expire with it.
+func (b *batch) closeMonths() error {
+	if !b.state.MonthDue(b.now) {
+		return nil
+	}
+	_, err := b.decide(rules.CloseMonths{Now: b.now})
+	return err
 }
 
 func pointers(entries []entry.Entry) []*entry.Entry {

@@ -87,6 +87,9 @@ func (s *sequencer) load(ctx context.Context) error {
 	if h.size == 0 {
 		return s.begin(ctx)
 	}
+	if s.state.RulesVersion() < rules.Version {
+		return s.begin(ctx) // of the rules that this program has; it publishes
+	}
 	return s.publish(h)
 }
 
@@ -169,7 +172,7 @@ func (s *sequencer) loadHeld(ctx context.Context) error {
 	return nil
 }
 
-// begin writes the first entry of a new log: the version of its rules.
+// begin writes the first entry of a new log, or the one by which an old log goes on under newer rules: their version.
 func (s *sequencer) begin(ctx context.Context) error {
 	c := &command{name: "begin", done: make(chan outcome, 1), run: func(_ context.Context, b *batch) (any, error) {
 		return b.decide(rules.RulesVersion{Now: b.now, Version: rules.Version})

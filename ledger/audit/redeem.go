@@ -151,6 +151,10 @@ func (a *Auditor) void(e *entry.Entry) {
 	case entry.VoidExpired:
 		a.check(e, e.Day > s.until, "a hold expires on %s, it is good until %s", e.Day, s.until)
 	case entry.VoidRefused, entry.VoidCancelled:
+	case entry.VoidBookClosed:
+		ep := a.epochOf(e)
+		over := ep != nil && ep.open.Phase == entry.PhaseEvent && e.Day >= a.localDay(ep.open.EndsAt)
+		a.check(e, over, "a hold ends with its book, which is not over")
 	default:
 		a.found(e.Seq, "void for %q", e.Void.Reason)
 	}

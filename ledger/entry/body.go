@@ -280,6 +280,8 @@ const (
 	VoidExpired   = "expired"
 	VoidRefused   = "refused"   // by the counter
 	VoidCancelled = "cancelled" // by the resident
+
+	VoidBookClosed = "bookClosed" // the event is over; just before its last month is closed
 )
 
 // Void gives a hold's Amount back to its holder and its units to the month.

@@ -116,7 +116,7 @@ func (s *State) spend(a *account, name string, amount int64) {
 // never sleeps for long.
 func (s *State) setAside(a *account, name string, amount int64) {
 	h := a.in(name)
-	h.act()
+	s.acts(a, h)
 	h.credits -= amount
 	h.aside += amount
 }
@@ -124,7 +124,7 @@ func (s *State) setAside(a *account, name string, amount int64) {
 // spendAside burns credits that a hold put aside.
 func (s *State) spendAside(a *account, name string, amount int64) {
 	h := a.in(name)
-	h.act()
+	s.acts(a, h)
 	h.aside -= amount
 	s.book(name).burned(amount)
 }
@@ -136,9 +136,13 @@ func (s *State) returnAside(a *account, name string, amount int64) {
 	h.credits += amount
 }
 
-// unspend gives burned credits back.
+// unspend gives burned credits back. They are awake, and so is what lies beside them.
 func (s *State) unspend(a *account, name string, amount int64) {
-	a.in(name).credits += amount
+	h := a.in(name)
+	if h.asleep > 0 {
+		s.acts(a, h)
+	}
+	h.credits += amount
 	s.book(name).burned(-amount)
 }
 

@@ -71,6 +71,9 @@ func (s *State) result(ep *epoch) *entry.EpochClose {
 	c.R, c.Delta, c.Measured = rates.R, rates.Delta, measured
 	for _, plan := range s.plansAfter(ep.book, ep.to) {
 		p := s.paramsFor(plan.Key)
+		if !measured {
+			rates = startRates(p.CapPolicy)
+		}
 		next := EpochCap(p.CapPolicy, plan.Phase, ep.open.Capacity, rates, len(plan.Months))
 		c.Next = &entry.NextCap{
 			Epoch: plan.Key, Phase: plan.Phase, Capacity: ep.open.Capacity, ShareBound: next.ShareBound, BackBound: next.BacklogBound,

@@ -100,6 +100,7 @@ func (s *State) forgetPerson(id entry.Account, resident syntax.DID) {
 			delete(s.personal, k)
 		}
 	}
+	s.forgetBurns(id)
 	delete(s.staff, resident)
 	delete(s.residents, resident)
 	delete(s.accounts, id)

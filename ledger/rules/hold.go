@@ -266,6 +266,10 @@ func (s *State) applyVoid(e *entry.Entry) error {
 		return err
 	}
 	switch r := e.Void.Reason; {
+	case r == entry.VoidBookClosed:
+		if ep := s.epochs[h.epoch]; ep.open.Phase != entry.PhaseEvent || e.Day < s.day(ep.to) {
+			return broken("a hold ends with a book that is not over")
+		}
 	case r != entry.VoidExpired && r != entry.VoidRefused && r != entry.VoidCancelled:
 		return broken("void as %q", r)
 	case r == entry.VoidExpired && e.Day <= h.Until:

@@ -113,7 +113,7 @@ func (s *State) closings(name string, now time.Time) []closing {
 				h.through(&due[i])
 			}
 		} else if have != nil && due[len(due)-1].ends() {
-			due[len(due)-1].expiring += have.credits
+			due[len(due)-1].expiring += have.total()
 		}
 	}
 	return due
@@ -123,11 +123,12 @@ func (s *State) closings(name string, now time.Time) []closing {
 func (h *holding) through(c *closing) {
 	quiet, expiring := h.close(c.ep.params.DormancyMonths)
 	if c.ends() {
-		expiring = h.credits
+		expiring = h.total() // what was held is given back before
+		h.aside = 0
 	}
 	c.quiet += quiet
 	c.expiring += expiring
-	h.credits -= expiring
+	h.credits = max(0, h.credits-expiring)
 }
 
 // freeAt gives the credits that an account could spend at a time: those that expire with a month that is due are not among them.
@@ -184,6 +185,9 @@ func (d *draft) closeMonths(name string) error {
 	}
 	for i := range due {
 		c := &due[i]
+		if c.ends() {
+			d.endHolds(c.ep.bookEpoch)
+		}
 		flow.Q += c.quiet
 		next, err := stock.After(flow)
 		if err != nil {
@@ -212,9 +216,27 @@ func (d *draft) closeMonths(name string) error {
 	return nil
 }
 
+// endHolds adds the ends of the holds that still stand when their book closes.
+func (d *draft) endHolds(id bookEpoch) {
+	var seqs []int64
+	for seq, h := range d.s.aside {
+		if h.epoch == id {
+			seqs = append(seqs, seq)
+		}
+	}
+	slices.Sort(seqs)
+	for _, seq := range seqs {
+		h := d.s.aside[seq]
+		d.put(entry.Entry{
+			Kind: entry.KindVoid, Epoch: id.epoch, Book: id.book, Org: h.org, Amount: h.amount,
+			Void: &entry.Void{Hold: seq, Reason: entry.VoidBookClosed},
+		})
+	}
+}
+
 // inMonth refuses an entry that changes a book whose open month was over before it, or in which something has yet to expire.
 func (s *State) inMonth(e *entry.Entry) error {
-	if !changesBook(e.Kind) || s.version < 2 {
+	if !changesBook(e.Kind) || s.version < 2 || (e.Kind == entry.KindVoid && e.Void.Reason == entry.VoidBookClosed) {
 		return nil
 	}
 	b := s.books[e.Book]

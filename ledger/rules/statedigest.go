@@ -100,6 +100,9 @@ func (s *State) facts(_ string) *entry.Facts {
 	for first, t := range s.tasks {
 		f.Task(first, t.outstanding)
 	}
+	for seq, h := range s.aside {
+		f.Hold(seq, h.amount)
+	}
 	for k, n := range s.units {
 		f.Units(k.book, k.epoch, k.offering, int64(k.month), n)
 	}

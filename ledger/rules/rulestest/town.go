@@ -27,8 +27,16 @@ type Town struct {
 // NewTown sets up a town on the day before its epoch and goes to the first morning of it.
 func NewTown(t T) *Town {
 	t.Helper()
+	return NewTownWith(t, func(*World, *entry.Parameters) {})
+}
+
+// NewTownWith is NewTown under other parameters.
+func NewTownWith(t T, change func(*World, *entry.Parameters)) *Town {
+	t.Helper()
 	w := New(t)
-	w.SetParameters(w.Parameters(entry.PhaseLaunch))
+	p := w.Parameters(entry.PhaseLaunch)
+	change(w, &p)
+	w.SetParameters(p)
 	library := w.Role(Library, rules.RoleIssuer)
 	library.Categories = []string{rules.CategoryActivation}
 	w.Must(library)

@@ -182,6 +182,27 @@ func (w *World) Parameters(phase string) entry.Parameters {
 	}
 }
 
+// Plans are n epochs of three months of four weeks from a day on: e2027-01, e2027-02, …, the first in launch phase, the others steady.
+func Plans(w *World, from string, n int) []entry.EpochPlan {
+	w.t.Helper()
+	at := w.At(from + " 00:00")
+	var plans []entry.EpochPlan
+	for i := range n {
+		p := entry.EpochPlan{Key: fmt.Sprintf("e2027-%02d", i+1), StartsAt: entry.FormatTime(at), TZ: "America/Los_Angeles", Phase: entry.PhaseSteady}
+		if i == 0 {
+			p.Phase = entry.PhaseLaunch
+		}
+		for range 3 {
+			end := at.AddDate(0, 0, 28)
+			p.Months = append(p.Months, entry.Month{StartsAt: entry.FormatTime(at), EndsAt: entry.FormatTime(end)})
+			at = end
+		}
+		p.EndsAt = entry.FormatTime(at)
+		plans = append(plans, p)
+	}
+	return plans
+}
+
 // SetParameters puts parameters in the log.
 func (w *World) SetParameters(p entry.Parameters) {
 	w.t.Helper()

@@ -36,7 +36,13 @@ func (l *Ledger) routes() http.Handler {
 	mux.Procedure(nsid+"createRedemption", l.createRedemption)
 	mux.Procedure(nsid+"updateRedemption", l.updateRedemption)
 	mux.Procedure(nsid+"openEpoch", l.openEpoch)
+	mux.Procedure(nsid+"bindWitnesses", l.bindWitnesses)
+	mux.Procedure(nsid+"addCosignature", l.addCosignature)
+	mux.Procedure(nsid+"listOpenings", l.listOpenings)
 	mux.Handle("GET /checkpoint", http.HandlerFunc(l.serveCheckpoint))
+	mux.Handle("GET /checkpoint/cosigned", http.HandlerFunc(l.serveCosigned))
+	mux.Handle("GET /checkpoint/open", http.HandlerFunc(l.serveRound))
+	mux.Handle("GET /policy", http.HandlerFunc(l.servePolicy))
 	mux.Handle("GET /tile/", xrpc.Limit(maxFiles, http.HandlerFunc(l.serveTile)))
 	mux.Handle("GET /evidence/{name}", xrpc.Limit(maxFiles, http.HandlerFunc(l.serveEvidence)))
 	mux.Handle("GET /.well-known/citysync.json", http.HandlerFunc(l.serveWellKnown))
@@ -106,9 +112,9 @@ func (l *Ledger) getCheckpoint(*xrpc.Call) (any, error) {
 	if cp == nil {
 		return nil, notFound("the log is empty")
 	}
-	return map[string]any{
+	return l.finality(map[string]any{
 		"origin": l.cfg.DID, "treeSize": cp.Size, "rootHash": b64(cp.Root), "note": string(cp.Note), "at": stamp(cp.At),
-	}, nil
+	}), nil
 }
 
 func (l *Ledger) getInclusionProof(c *xrpc.Call) (any, error) {

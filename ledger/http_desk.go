@@ -254,13 +254,13 @@ func (l *Ledger) getCapacity(c *xrpc.Call) (any, error) {
 			"did": s.DID, "allocation": s.Allocation, "reserved": s.Reserved, "outstanding": s.Outstanding, "minted": s.Minted,
 		}
 	}
-	return map[string]any{
+	return l.finality(map[string]any{
 		"city": l.cfg.City, "book": found.Book, "epoch": found.Epoch, "startsAt": found.StartsAt, "endsAt": found.EndsAt,
 		"capacityMonth": found.CapacityMonth, "capEpoch": found.Cap, "capUnallocated": found.Unallocated, "boundBy": found.BoundBy,
 		"reserved": found.Reserved, "outstanding": found.Outstanding, "claims": found.Claims, "verifications": found.Mints,
 		"minted": found.Minted, "votes": found.Votes, "burned": found.Burned, "expired": found.Expired, "supply": supply,
 		"tasks": found.Tasks, "issuers": issuers, "checkpoint": map[string]any{"size": cp.Size, "root": b64(cp.Root)},
-	}, nil
+	}), nil
 }
 
 // getBalance is for the resident alone.

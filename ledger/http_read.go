@@ -57,7 +57,7 @@ func (l *Ledger) explain(c *xrpc.Call) (any, error) {
 	if s.Seq != nil {
 		out["seq"] = *s.Seq
 	}
-	return out, nil
+	return l.finality(out), nil
 }
 
 // serveEvidence gives the signed commit, path and record that the ledger relied on. It gives none of a person's records: no entry cites
@@ -179,7 +179,11 @@ func (l *Ledger) getReceipt(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receipt %d: %w", seq, err)
 	}
-	return l.view(&r)
+	v, err := l.view(&r)
+	if err != nil {
+		return nil, err
+	}
+	return l.finality(v), nil
 }
 
 // listReceipts looks through at most a window of the log for one answer, so that a rare issuer costs no full scan.

@@ -91,6 +91,7 @@ type Ledger struct {
 	seq       *sequencer
 	intake    *intake
 	publisher *publisher
+	collector *collector
 	followers []*follow.Follower
 	auth      *xrpc.ServiceAuth
 	clock     clock.Clock
@@ -135,6 +136,11 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 		store: st, seq: seq, did: cfg.DID.String(), clock: deps.Clock, log: deps.Log, metrics: m,
 		session: &session{base: cfg.PDS, identifier: cfg.Identifier, password: deps.Password, http: deps.HTTP},
 	}
+	l.collector = &collector{store: st, seq: seq, http: deps.HTTP, clock: deps.Clock, log: deps.Log, metrics: m, cosigns: newCosignMetrics(deps.Metrics), keys: l.logKeys}
+	if err := l.collector.load(ctx); err != nil {
+		seq.close()
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
 	for _, host := range cfg.Sources {
 		l.followers = append(l.followers, follow.New(follow.Config{
 			Host: host, Sink: l.intake, Directory: deps.Directory, HTTP: deps.HTTP, Clock: deps.Clock, Log: deps.Log, Metrics: deps.Metrics,
@@ -148,6 +154,9 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 // VerifierKey is the key under which checkpoints are signed, as actor.city publishes it.
 func (l *Ledger) VerifierKey() string { return l.vkey }
 
+// logKeys are the keys that checkpoints are signed with now.
+func (l *Ledger) logKeys() []string { return []string{l.vkey} }
+
 // Handler serves the log and the ledger's methods. They answer once Run has started.
 func (l *Ledger) Handler() http.Handler { return l.handler }
 
@@ -160,6 +169,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.seq.run(ctx) })
 	g.Go(func() error { return l.publisher.run(ctx) })
+	g.Go(func() error { return l.collector.run(ctx) })
 	g.Go(func() error { return l.intake.sweepLoop(ctx, l.cfg.SweepEvery) })
 	for _, f := range l.followers {
 		g.Go(func() error { return f.Run(ctx) })

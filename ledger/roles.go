@@ -12,5 +12,5 @@ import (
 // tiles) and checkpoints can only be added: by permission, and once more by the triggers that bind their owner too. It is called after
 // each migration.
 func GrantTo(ctx context.Context, pool *pgxpool.Pool, role string) error {
-	return pg.Grant(ctx, pool, role, pg.Rights{Append: []string{"entry", "node", "checkpoint"}})
+	return pg.Grant(ctx, pool, role, pg.Rights{Append: []string{"entry", "node", "checkpoint", "policy"}})
 }

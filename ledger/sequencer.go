@@ -64,6 +64,8 @@ type sequencer struct {
 	grown  chan struct{} // one token: the tree grew since somebody looked
 	term   int64
 	conn   lockedConn
+	policy atomic.Pointer[[32]byte] // hash of the quorum policy as the log names it; nil: none
+	keys   atomic.Pointer[witnessKeys]
 	bound  map[syntax.DID]*entry.Bind // roles as the log has them; for the sequencer's goroutine alone
 
 	free   chan struct{} // the right to use conn: the writer puts it back when a batch is committed

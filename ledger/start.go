@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -190,8 +191,21 @@ func (s *sequencer) begin(ctx context.Context) error {
 
 // note keeps what the intake asks of the log beside the rules' state.
 func (s *sequencer) note(e *entry.Entry) {
-	if e.Kind == entry.KindBind && e.Bind.What == entry.BindRole {
+	if e.Kind != entry.KindBind {
+		return
+	}
+	switch e.Bind.What {
+	case entry.BindRole:
 		s.bound[e.Org] = e.Bind
+	case entry.BindWitness:
+		next := witnessKeys{}
+		if have := s.keys.Load(); have != nil {
+			next = maps.Clone(*have)
+		}
+		next[e.Bind.Key] = *e.Bind
+		s.keys.Store(&next)
+	case entry.BindPolicy:
+		s.policy.Store((*[32]byte)(e.Bind.Hash))
 	}
 }
 

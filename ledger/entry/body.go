@@ -96,9 +96,10 @@ type Bind struct {
 	Till string `dag:"till"` // id, derived from redeemer and key
 	Key  string `dag:"key"`  // did:key of the till; signed-note verifier key of a witness or of the log
 
-	Class  string `dag:"class"`  // of a witness: the group of the policy that it counts in
-	Hash   []byte `dag:"hash"`   // of a policy: SHA-256 of its text
-	Quorum []Sign `dag:"quorum"` // of a log key that the old one does not sign for: the witnesses that agree
+	Class    string `dag:"class"`    // of a witness: the group of the policy that it counts in
+	Openings bool   `dag:"openings"` // to a witness: it has an agreement by which it sees what is sealed
+	Hash     []byte `dag:"hash"`     // of a policy: SHA-256 of its text
+	Quorum   []Sign `dag:"quorum"`   // of a log key that the old one does not sign for: the witnesses that agree
 }
 
 // Sign is one signature by a key that the log knows, over what its kind of entry says.

@@ -199,6 +199,7 @@ func (b *Bind) check() error {
 		{"till", b.Till != "", b.What == BindTill},
 		{"key", b.Key != "", b.What == BindTill || b.What == BindWitness || b.What == BindLogKey},
 		{"class", b.Class != "", b.What == BindWitness},
+		{"openings", b.Openings, b.What == BindWitness && b.Openings},
 		{"hash", len(b.Hash) > 0, b.What == BindPolicy},
 		{"quorum", len(b.Quorum) > 0, b.What == BindLogKey && len(b.Quorum) > 0},
 	} {

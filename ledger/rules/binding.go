@@ -62,7 +62,7 @@ func (s *State) applyBind(e *entry.Entry) error {
 		orgs[e.Sealed.Org] = true
 		return nil
 	}
-	return broken("binding of %q", e.Bind.What)
+	return s.applyWitnessing(e)
 }
 
 func (c Activate) decide(s *State) ([]entry.Entry, error) {

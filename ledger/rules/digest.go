@@ -21,6 +21,9 @@ type snapshot struct {
 	Roles         map[syntax.DID][]snapRole
 	Tills         map[string][2]string
 	Staff         map[syntax.DID][]syntax.DID
+	Witnesses     map[string]Witness
+	Policy        []byte
+	LogKeys       []LogKey
 	Epochs        map[string]snapEpoch
 	Tasks         map[string]snapTask
 	Accounts      map[string]snapAccount
@@ -128,6 +131,7 @@ func (s *State) snapshot() snapshot {
 		Claims: map[string]snapClaim{}, Units: map[string]int64{}, Personal: map[string]int64{}, Books: map[string]snapBook{},
 		Holds: map[int64]snapHold{}, Burns: map[int64]snapRedeemed{},
 	}
+	n.Witnesses, n.Policy, n.LogKeys = s.witnesses, s.policy, s.logKeys
 	for _, p := range s.params {
 		n.Params = append(n.Params, snapParams{p.ref, p.Parameters})
 	}

@@ -18,6 +18,9 @@ type State struct {
 	roles     map[syntax.DID][]accreditation
 	tills     map[string]till
 	staff     map[syntax.DID]map[syntax.DID]bool // resident → organizations
+	witnesses map[string]Witness                 // by verifier key
+	policy    []byte                             // SHA-256 of the quorum policy's text; none at first
+	logKeys   []LogKey                           // after the one that the log began with
 	epochs    map[bookEpoch]*epoch
 	tasks     map[string]*task           // by the uri of the first version
 	versions  map[entry.Ref]string       // every accepted version → first
@@ -63,6 +66,7 @@ func NewState(loc *time.Location) *State {
 		loc:       loc,
 		roles:     map[syntax.DID][]accreditation{},
 		tills:     map[string]till{},
+		witnesses: map[string]Witness{},
 		staff:     map[syntax.DID]map[syntax.DID]bool{},
 		epochs:    map[bookEpoch]*epoch{},
 		tasks:     map[string]*task{},

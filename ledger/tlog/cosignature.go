@@ -335,3 +335,11 @@ func OpenAny(signed []byte, vkeys ...string) (Checkpoint, []string, error) {
 	}
 	return c, by, nil
 }
+
+// KeyOverlap is how long a log's old key signs beside the new one, from the time of the entry that names it.
+const KeyOverlap = 14 * 24 * time.Hour
+
+// SuccessionText is what witnesses sign, with SignData, to let a new key continue a log whose operator is gone: from this tree on.
+func SuccessionText(origin string, size int64, root Hash, vkey string) []byte {
+	return fmt.Appendf(nil, "city-sync.org/succession/v1\n%s\n%d\n%s\n%s\n", origin, size, base64.StdEncoding.EncodeToString(root[:]), vkey)
+}

@@ -1,0 +1,1 @@
+-- Counters: tills, holds and cards.

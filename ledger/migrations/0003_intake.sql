@@ -1,0 +1,1 @@
+-- Disputes, sealed claims and erasure.

@@ -88,7 +88,7 @@ func (a *Auditor) closeMonth(e *entry.Entry) {
 	}
 	a.check(e, ep.key == e.Epoch && int64(n) == d.Month, "month %d of %s is closed, month %d of %s is due", d.Month, e.Epoch, n, ep.key)
 	a.check(e, d.StartsAt == m.StartsAt && d.EndsAt == m.EndsAt, "month %d is not as its epoch has it", d.Month)
-	a.check(e, e.Day > a.lastDay(m.EndsAt) || e.Day == a.localDay(m.EndsAt), "month %d is closed on %s, before it ended", d.Month, e.Day)
+	a.check(e, e.Day >= a.localDay(m.EndsAt), "month %d is closed on %s, before it ended", d.Month, e.Day)
 	a.check(e, d.Issued == b.issued && d.Burned == b.burned && d.Expired == b.expired,
 		"flows are %d issued, %d burned, %d expired, the entries give %d, %d, %d", d.Issued, d.Burned, d.Expired, b.issued, b.burned, b.expired)
 	active := b.active + b.issued - b.burned - e.Amount + d.Reactivated
@@ -126,7 +126,9 @@ func (a *Auditor) expire(e *entry.Entry) {
 	case entry.ExpireBookClosed:
 		a.check(e, ep.open.Phase == entry.PhaseEvent, "the credits of %s end with an epoch, which is no event's", e.Book)
 		a.check(e, len(ep.months) == len(ep.open.Months), "the credits of %s end before its last month is closed", e.Book)
-		a.check(e, e.Amount == b.supply(), "%d of %s expire, %d are held", e.Amount, e.Book, b.supply())
+		a.check(e, b.last != nil && b.last.Seq == e.Seq-1 && b.last.Dormant.Month == x.Month, "a book ends, and its month %d was not closed just before", x.Month)
+		a.check(e, e.Amount == b.supply() && x.Active == b.active, "%d of %s expire, %d of it active: %d are held, %d active", e.Amount, e.Book, x.Active,
+			b.supply(), b.active)
 	case entry.ExpireErased:
 		a.check(e, e.Amount <= b.supply(), "%d are erased, %d are held", e.Amount, b.supply())
 	default:

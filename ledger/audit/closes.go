@@ -112,18 +112,15 @@ func (a *Auditor) closeEpoch(e *entry.Entry) {
 	r, delta, measured := b.ratesFor(ep.params.CapPolicy)
 	a.check(e, c.Measured == measured && same(c.R, r) && same(c.Delta, delta), "rates are r %d/%d and δ %d/%d, recomputed %d/%d and %d/%d",
 		c.R.Num, c.R.Den, c.Delta.Num, c.Delta.Den, r.Num, r.Den, delta.Num, delta.Den)
-	a.checkNext(e, ep, r, delta, measured)
+	a.checkNext(e, ep, r, delta)
 }
 
-func (a *Auditor) checkNext(e *entry.Entry, ep *epoch, r, delta entry.Ratio, measured bool) {
+func (a *Auditor) checkNext(e *entry.Entry, ep *epoch, r, delta entry.Ratio) {
 	plan, p := a.planAfter(ep)
 	n := e.EpochClose.Next
 	if plan == nil || n == nil {
 		a.check(e, plan == nil && n == nil, "the next cap is there %t, an epoch after it is planned %t", n != nil, plan != nil)
 		return
-	}
-	if !measured {
-		r, delta, _ = (&book{}).ratesFor(p.CapPolicy)
 	}
 	want, ok := capOf(p.CapPolicy, plan.Phase, ep.open.Capacity, len(plan.Months), r, delta)
 	a.check(e, ok, "a burn rate of 0")

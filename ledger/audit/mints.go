@@ -22,6 +22,7 @@ func (a *Auditor) mint(e *entry.Entry) {
 	a.check(e, m.Task == c.terms.Task && m.Shift == c.shift && m.Frozen == c.terms.Credits, "mint on other terms than its claim's")
 	a.check(e, !a.paused(e, entry.PauseMints, t.org, ""), "a mint while mints are paused")
 	a.check(e, !a.paused(e, entry.PauseTask, t.org, m.First), "a mint while an objection holds its task")
+	a.check(e, ep.open.Phase != entry.PhaseEvent || e.Day <= a.lastDay(ep.open.EndsAt), "a mint after the event, whose credits ended")
 	a.pay(e, c)
 	a.verified(e, c)
 	a.check(e, e.Votes == e.Amount*ep.params.VotesPerCredit, "%d votes for %d credits", e.Votes, e.Amount)

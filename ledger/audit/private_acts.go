@@ -36,8 +36,12 @@ func (p *private) actOf(who *person, purse *purse) {
 
 // when checks that the sealed time of an act is of the day that the leaf shows.
 func (p *private) when(a *Auditor, e *entry.Entry) {
-	if !e.Sealed.Erased {
-		a.check(e, a.localDay(e.Sealed.At) == e.Day, "its day is %s, its sealed time %q", e.Day, e.Sealed.At)
+	if e.Sealed.Erased {
+		return
+	}
+	a.check(e, a.localDay(e.Sealed.At) == e.Day, "its day is %s, its sealed time %q", e.Day, e.Sealed.At)
+	if ep, n, m := a.bookOf(e).due(); m != nil && a.version >= 2 {
+		a.check(e, e.Sealed.At < m.EndsAt, "a %s at %s, before month %d of %s was closed", e.Kind, e.Sealed.At, n, ep.key)
 	}
 }
 
@@ -125,6 +129,10 @@ func (p *private) end(a *Auditor, e *entry.Entry) {
 	if e.Kind == entry.KindVoid {
 		purse.free += e.Amount
 		return
+	}
+	if who := p.of(a, e); who != nil {
+		p.when(a, e)
+		a.check(e, who == s.person, "a capture of another person's hold")
 	}
 	p.actOf(s.person, purse)
 }

@@ -19,54 +19,64 @@ func (p *private) forgotten(b *book) (total int64, any bool) {
 	return 0, false
 }
 
-// closeMonth recomputes who went dormant and who woke. What the forgotten add is known up to what they hold.
+// closeMonth recomputes who went dormant and who woke. What the forgotten add is not known, but never more than they hold: all
+// stock that is nobody else's is theirs.
 func (p *private) closeMonth(a *Auditor, e *entry.Entry) {
 	b, d := a.bookOf(e), e.Dormant
 	ep := a.epochs[epochID(e.Book, e.Epoch)]
 	if b.last == nil || b.last.Seq != e.Seq || ep == nil {
 		return // found already
 	}
-	months := ep.params.DormancyMonths
 	quiet, woken, tired := b.closed.quiet, b.closed.woken, int64(0)
+	var active, dormant int64
 	for _, who := range p.people {
 		for i := range who.purses {
-			if who.purses[i].book != b {
+			x := &who.purses[i]
+			if x.book != b {
 				continue
 			}
-			q, w, over := who.purses[i].close(months)
+			q, w, over := x.close(ep.params.DormancyMonths)
 			quiet, woken, tired = quiet+q, woken+w, tired+over
+			if x.asleep > 0 {
+				dormant += x.total()
+			} else {
+				active += x.total()
+			}
 		}
 	}
-	pool, any := p.forgotten(b)
-	a.within(e, "went dormant", e.Amount, quiet, pool, any)
-	a.within(e, "woke", d.Reactivated, woken, pool, any)
 	p.due = &due{seq: e.Seq, book: b, amount: tired}
-}
-
-// within checks a figure of a closing against what is known of it, and what the forgotten can add at most.
-func (a *Auditor) within(e *entry.Entry, what string, said, known, pool int64, any bool) {
+	pool, any := p.forgotten(b)
 	if !any {
-		a.check(e, said == known, "%d %s, the openings give %d", said, what, known)
-		return
+		a.check(e, e.Amount == quiet, "%d went dormant, the openings give %d", e.Amount, quiet)
+		a.check(e, d.Reactivated == woken, "%d woke, the openings give %d", d.Reactivated, woken)
 	}
-	a.check(e, known <= said, "%d %s, the openings give at least %d", said, what, known)
-	_ = pool // what the forgotten held then may have expired since: no bound from above
+	a.check(e, quiet <= e.Amount && e.Amount-quiet <= pool, "%d went dormant, the openings give %d and the forgotten have %d", e.Amount, quiet, pool)
+	a.check(e, woken <= d.Reactivated, "%d woke, the openings give %d", d.Reactivated, woken)
+	a.check(e, active <= d.Active && dormant <= d.Dormant && d.Active-active+d.Dormant-dormant == pool,
+		"stock is %d active and %d dormant, people hold %d and %d, the forgotten %d", d.Active, d.Dormant, active, dormant, pool)
 }
 
 // close ends a month for one purse: what went dormant, what woke, and what slept for too long.
 func (p *purse) close(months int64) (quiet, woken, tired int64) {
 	woken, p.woken = p.woken, 0
 	switch {
+	case p.total() == 0:
+		p.asleep = 0
 	case p.asleep > 0:
 		p.asleep++
-	case !p.acted && p.total() > 0:
+	case !p.acted:
 		p.asleep, quiet = 1, p.total()
 	}
 	p.acted = false
-	if months > 0 && int64(p.asleep)-1 >= months {
-		tired = p.total()
+	return quiet, woken, p.tired(months)
+}
+
+// tired is what slept for longer than credits may.
+func (p *purse) tired(months int64) int64 {
+	if months > 0 && int64(p.asleep) > months {
+		return p.free
 	}
-	return quiet, woken, tired
+	return 0
 }
 
 // overdue checks, at the entry after a closing, that what slept for too long expires with it.
@@ -91,23 +101,24 @@ func (p *private) expire(a *Auditor, e *entry.Entry) {
 		if ep := a.epochs[epochID(e.Book, e.Epoch)]; ep != nil {
 			months = ep.params.DormancyMonths
 		}
-		known := p.clear(b, func(x *purse) bool { return months > 0 && int64(x.asleep)-1 >= months })
+		known := p.clear(b, func(x *purse) int64 { return x.tired(months) })
 		p.fromPool(a, e, b, known, pool, any)
 	case entry.ExpireBookClosed:
-		known := p.clear(b, func(*purse) bool { return true })
+		known := p.clear(b, func(x *purse) int64 { return x.free })
 		p.fromPool(a, e, b, known, pool, any)
 	case entry.ExpireErased:
 		p.fromPool(a, e, b, 0, pool, any)
 	}
 }
 
-// clear ends what is in the purses of a book that are meant, and says how much it was.
-func (p *private) clear(b *book, meant func(*purse) bool) (sum int64) {
+// clear takes from the purses of a book what is to end, and says how much it was.
+func (p *private) clear(b *book, ending func(*purse) int64) (sum int64) {
 	for _, who := range p.people {
 		for i := range who.purses {
-			if x := &who.purses[i]; x.book == b && meant(x) {
-				sum += x.total()
-				x.free, x.aside, x.woken, x.asleep = 0, 0, 0, 0
+			if x := &who.purses[i]; x.book == b {
+				n := ending(x)
+				sum += n
+				x.free -= n
 			}
 		}
 	}

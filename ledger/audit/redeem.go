@@ -106,6 +106,7 @@ func (a *Auditor) hold(e *entry.Entry) {
 		return
 	}
 	s.until = h.Until
+	a.inMonth(e, a.bookOf(e))
 	days := daysBetween(e.Day, h.Until)
 	a.check(e, days >= 0 && days <= maxHoldDays && h.Until <= a.lastDay(s.epoch.open.EndsAt), "a hold on %s until %s", e.Day, h.Until)
 	b := a.bookOf(e)
@@ -158,6 +159,7 @@ func (a *Auditor) void(e *entry.Entry) {
 	default:
 		a.found(e.Seq, "void for %q", e.Void.Reason)
 	}
+	a.inMonth(e, a.bookOf(e))
 	s.state = voided
 	a.giveBack(s)
 }

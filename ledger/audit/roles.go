@@ -28,6 +28,12 @@ func (a *Auditor) bind(e *entry.Entry) {
 		a.check(e, !twice, "till %s is bound twice", b.Till)
 		a.check(e, a.roleNow(e.Org).holdsOn(e.Day, a.loc, "redeemer", "sponsor"), "a till of %s, which is no redeemer", e.Org)
 		a.tills[b.Till] = e.Org
+	case entry.BindStaff: // its sealed part says it all
+	case entry.BindWitness, entry.BindPolicy, entry.BindLogKey:
+		a.check(e, a.version >= 2, "a binding of a %s under rules version %d, which has none", b.What, a.version)
+		a.bindKey(e)
+	default:
+		a.found(e.Seq, "a binding of a %q", b.What)
 	}
 }
 

@@ -64,6 +64,7 @@ func samples(t testing.TB) []*entry.Entry {
 		{Kind: entry.KindBurn, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Causes: []entry.Cause{cause("did:plc:b")}, Params: &ref, Sealed: account,
 			Burn: &entry.Burn{Offering: ref, Units: 2, Price: 2, UnitsMonth: 5, Till: "abc"}},
 	}
+	list = append(list, laterSamples(ref, account, token, months)...)
 	source := random()
 	for i, e := range list {
 		e.Seq, e.Day = int64(i), "2027-01-04"
@@ -71,6 +72,41 @@ func samples(t testing.TB) []*entry.Entry {
 		require.NoError(t, err)
 	}
 	return list
+}
+
+// laterSamples are those of the kinds that rest on earlier entries.
+func laterSamples(ref entry.Ref, account *entry.Sealed, token []byte, months []entry.Month) []*entry.Entry {
+	at, epoch, book := "2027-01-04T18:00:00Z", "e2027-01", "standard"
+	city := []entry.Cause{cause("did:plc:city")}
+	hash := bytes.Repeat([]byte{3}, 32)
+	rate := entry.Ratio{Num: 15, Den: 100}
+	return []*entry.Entry{
+		{Kind: entry.KindBind, At: at, Org: "did:plc:a", Bind: &entry.Bind{What: entry.BindWitness, Key: "w+00000000+AA", Class: "issuers"}},
+		{Kind: entry.KindBind, At: at, Bind: &entry.Bind{What: entry.BindPolicy, Hash: hash}},
+		{Kind: entry.KindBind, At: at, Bind: &entry.Bind{What: entry.BindLogKey, Key: "did:plc:l+00000000+AA", Quorum: []entry.Sign{{Key: "w", Sig: hash}}}},
+		{Kind: entry.KindHold, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Causes: []entry.Cause{cause("did:plc:b")}, Params: &ref, Sealed: account,
+			Hold: &entry.Hold{Offering: ref, Units: 2, Price: 2, Month: 1, UnitsBefore: 1, UnitsMonth: 5, Till: "abc", Until: "2027-01-06"}},
+		{Kind: entry.KindCapture, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Sealed: account, Capture: &entry.Capture{Hold: 12, Till: "abc"}},
+		{Kind: entry.KindVoid, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Void: &entry.Void{Hold: 12, Reason: "expired"}},
+		{Kind: entry.KindReverse, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Reverse: &entry.Reverse{
+			Of: 13, What: entry.KindCapture, Reason: "refused", Till: "abc",
+		}},
+		{Kind: entry.KindDormant, Epoch: epoch, Book: book, Amount: 7, Params: &ref, Dormant: &entry.Dormant{
+			Month: 1, StartsAt: months[0].StartsAt, EndsAt: months[0].EndsAt, Issued: 16, Burned: 4, Reactivated: 2, Expired: 1, Active: 90, Dormant: 7,
+		}},
+		{Kind: entry.KindExpire, Epoch: epoch, Book: book, Amount: 3, Expire: &entry.Expire{Reason: "erased", Active: 2, Woken: 1}},
+		{Kind: entry.KindEpochClose, At: at, Epoch: epoch, Book: book, Params: &ref, EpochClose: &entry.EpochClose{
+			Months:   []entry.MonthFlow{{Issued: 16, Burned: 4, Quiet: 7, Reactivated: 2, Expired: 1, Active: 90, Dormant: 7}},
+			Reserved: 96, Outstanding: 16, Minted: 64, Votes: 64, Measured: true, R: rate, Delta: rate,
+			Next: &entry.NextCap{Epoch: "e2027-02", Phase: "steady", Capacity: 800, ShareBound: 9, BackBound: 8, Cap: 8, BoundBy: "backlog"},
+		}},
+		{Kind: entry.KindPause, At: at, Org: "did:plc:a", Causes: city, Pause: &entry.Pause{What: entry.PauseTask, Subject: ref.URI, Reason: "an objection"}},
+		{Kind: entry.KindPause, At: at, Causes: city, Pause: &entry.Pause{What: entry.PauseMints, Until: "2027-01-20T08:00:00Z", Reason: "a fault"}},
+		{Kind: entry.KindResume, At: at, Causes: city, Resume: &entry.Resume{What: entry.PauseMints, Reason: "mended"}},
+		{Kind: entry.KindStateDigest, At: at, Sealed: &entry.Sealed{Seed: hash}, StateDigest: &entry.StateDigest{
+			Digest: hash, Balances: []entry.BalancesRoot{{Book: book, Root: hash, Sum: 97, Height: 4}},
+		}},
+	}
 }
 
 // E1
@@ -90,7 +126,7 @@ func TestLeafOfEveryKindComesBackEqual(t *testing.T) {
 		want.Sealed = nil
 		assert.Equal(t, &want, back)
 	}
-	assert.Len(t, kinds, 11)
+	assert.Len(t, kinds, 21, "every kind of entry.go")
 }
 
 // The form of a leaf is a promise: this one may never change.
@@ -116,9 +152,11 @@ func TestLeafShowsNothingSealed(t *testing.T) {
 		}
 		leaf, err := e.Encode()
 		require.NoError(t, err)
-		assert.NotContains(t, string(leaf), "did:plc:r")
-		assert.NotContains(t, string(leaf), string(e.Sealed.Account[:]))
-		assert.NotContains(t, string(leaf), e.Sealed.At)
+		if len(e.Sealed.Seed) == 0 {
+			assert.NotContains(t, string(leaf), "did:plc:r")
+			assert.NotContains(t, string(leaf), string(e.Sealed.Account[:]))
+			assert.NotContains(t, string(leaf), e.Sealed.At)
+		}
 		bare := *e
 		bare.Commitment = nil
 		_, err = bare.Encode()
@@ -152,6 +190,23 @@ func TestMalformedEntriesHaveNoLeaf(t *testing.T) {
 		"commitment of 5 leaves": {entry.KindMint, func(e *entry.Entry) { e.Commitment.Padded = 5 }},
 		"too large":              {entry.KindClaim, func(e *entry.Entry) { e.Claim.Shift = strings.Repeat("x", 5000) }},
 		"not UTF-8":              {entry.KindClaim, func(e *entry.Entry) { e.Claim.Shift = "\xff" }},
+		"hold without an end":    {entry.KindHold, func(e *entry.Entry) { e.Hold.Until = "" }},
+		"hold without a cause":   {entry.KindHold, func(e *entry.Entry) { e.Causes = nil }},
+		"time on a capture":      {entry.KindCapture, func(e *entry.Entry) { e.At = "2027-01-04T18:00:00Z" }},
+		"capture of nothing":     {entry.KindCapture, func(e *entry.Entry) { e.Amount = 0 }},
+		"void before the log":    {entry.KindVoid, func(e *entry.Entry) { e.Void.Hold = -1 }},
+		"reverse of nothing":     {entry.KindReverse, func(e *entry.Entry) { e.Amount = 0 }},
+		"month without an end":   {entry.KindDormant, func(e *entry.Entry) { e.Dormant.EndsAt = "" }},
+		"stock below nothing":    {entry.KindDormant, func(e *entry.Entry) { e.Dormant.Active = -1 }},
+		"expiry of nothing":      {entry.KindExpire, func(e *entry.Entry) { e.Amount = 0 }},
+		"a rate over nothing":    {entry.KindEpochClose, func(e *entry.Entry) { e.EpochClose.R.Den = 0 }},
+		"a flow below nothing":   {entry.KindEpochClose, func(e *entry.Entry) { e.EpochClose.Months[0].Quiet = -1 }},
+		"next cap beyond counts": {entry.KindEpochClose, func(e *entry.Entry) { e.EpochClose.Next.Cap = 1 << 60 }},
+		"pause without a cause":  {entry.KindPause, func(e *entry.Entry) { e.Causes = nil }},
+		"resume without a time":  {entry.KindResume, func(e *entry.Entry) { e.At = "" }},
+		"a short digest":         {entry.KindStateDigest, func(e *entry.Entry) { e.StateDigest.Digest = e.StateDigest.Digest[:31] }},
+		"a tree too high":        {entry.KindStateDigest, func(e *entry.Entry) { e.StateDigest.Balances[0].Height = 41 }},
+		"digest without a seed":  {entry.KindStateDigest, func(e *entry.Entry) { e.Commitment = nil }},
 		"no seq":                 {entry.KindClaim, func(e *entry.Entry) { e.Seq = -1 }},
 	} {
 		t.Run(name, func(t *testing.T) {

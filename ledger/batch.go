@@ -36,6 +36,7 @@ type staged struct {
 	leaf    []byte
 	hash    tlog.Hash // of the leaf
 	opening []byte
+	holder  entry.Account // whose it is, where the entry rests on an earlier one and does not say so
 }
 
 func (s *sequencer) newBatch() *batch {
@@ -110,7 +111,9 @@ func (b *batch) append(entries []*entry.Entry) error {
 		}
 		add[i].entry, add[i].hash = e, tlog.LeafHash(add[i].leaf)
 	}
-	for _, s := range add {
+	for i := range add {
+		s := &add[i]
+		s.holder, _ = b.state.Holder(s.entry)
 		if err := rules.Apply(b.state, *s.entry); err != nil {
 			return broken("apply entry %d: %w", s.entry.Seq, err)
 		}

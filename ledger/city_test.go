@@ -20,6 +20,9 @@ type founded struct {
 	library, parks, pool    *actor
 	swim                    strong
 	till                    *till
+
+	lastTask, lastVerification strong // of earn
+	lastToken                  string
 }
 
 type till struct {
@@ -99,6 +102,14 @@ func (c *founded) accreditFor(org *actor, status string, categories []any, roles
 	return c.city.put(lexicons.RegistryAccreditation, org.did.String(), map[string]any{
 		"org": org.did, "roles": tokens, "status": status, "validFrom": "2027-01-01T00:00:00Z", "decision": c.decision,
 		"categories": categories,
+	})
+}
+
+// accreditWith names delegates beside an issuer's role.
+func (c *founded) accreditWith(org *actor, delegates []any) strong {
+	return c.city.put(lexicons.RegistryAccreditation, org.did.String(), map[string]any{
+		"org": org.did, "roles": []any{"org.city-sync.defs#roleIssuer", "org.city-sync.defs#roleVerifier"}, "status": "active",
+		"validFrom": "2027-01-01T00:00:00Z", "decision": c.decision, "categories": []any{"activation"}, "delegates": delegates,
 	})
 }
 
@@ -234,7 +245,9 @@ func (c *founded) earn(r *actor, entry strong) {
 	task := c.task(c.library, entry, 1)
 	claim := r.claim(task)
 	c.status(claim, "claimed")
-	c.status(c.verify(c.library, task, c.claimToken(c.library, claim)), "minted")
+	c.lastTask, c.lastToken = task, c.claimToken(c.library, claim)
+	c.lastVerification = c.verify(c.library, task, c.lastToken)
+	c.status(c.lastVerification, "minted")
 }
 
 func (c *founded) code(r *actor, units int, key string, more map[string]any) answer {

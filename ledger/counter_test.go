@@ -67,8 +67,6 @@ func TestCodeIsRefusedByName(t *testing.T) { // L14
 		assert.Equal(t, "CodeUnknown", c.scan(c.till, "ZZZZZZZZ", "confirm", 0).name())
 		free := strong{c.swim.URI, c.params.CID}
 		assert.Equal(t, "OfferingUnknown", c.code(ana, 1, "d", map[string]any{"offering": free}).name())
-		c.pool.put(lexicons.OfferOfferingStatus, rkeyOf(c.swim), map[string]any{"status": "paused", "offering": c.swim})
-		assert.Equal(t, "OfferingPaused", c.code(ana, 1, "e", nil).name())
 	})
 }
 

@@ -9,7 +9,7 @@ import (
 func writeGuards(all *statements, b *batch) error {
 	g := guards{all: all, issued: map[allotment]int64{}, caps: map[allotment]int64{}, balances: map[holding]moved{}}
 	for _, s := range b.entries {
-		if err := g.add(s.entry); err != nil {
+		if err := g.add(s.entry, s.holder); err != nil {
 			return err
 		}
 	}
@@ -41,7 +41,10 @@ type moved struct{ credits, votes int64 }
 func (g *guards) exec(rows int64, sql string, args ...any) { g.all.add("guard", rows, sql, args...) }
 
 func (g *guards) change(e *entry.Entry, credits, votes int64) {
-	k := holding{e.Sealed.Account, e.Book}
+	g.changeOf(holding{e.Sealed.Account, e.Book}, credits, votes)
+}
+
+func (g *guards) changeOf(k holding, credits, votes int64) {
 	m := g.balances[k]
 	g.balances[k] = moved{m.credits + credits, m.votes + votes}
 }
@@ -95,7 +98,8 @@ func (c *columns) add(k holding, m moved) {
 	c.credits, c.votes = append(c.credits, m.credits), append(c.votes, m.votes)
 }
 
-func (g *guards) add(e *entry.Entry) error {
+// add takes an entry; holder is whose it is where it does not say so itself.
+func (g *guards) add(e *entry.Entry, holder entry.Account) error {
 	if e.Sealed != nil && e.Sealed.Account != (entry.Account{}) {
 		g.accounts, g.seqs = append(g.accounts, e.Sealed.Account[:]), append(g.seqs, e.Seq)
 	}
@@ -124,6 +128,21 @@ func (g *guards) add(e *entry.Entry) error {
 			return broken("burn %d without its sealed part", e.Seq)
 		}
 		g.change(e, -e.Amount, 0)
+	case entry.KindReverse:
+		if e.Reverse.What == entry.KindMint {
+			g.correction(e, holder)
+		}
 	}
 	return nil
+}
+
+// correction takes back what a mint paid too much, and gives it back to the cap.
+func (g *guards) correction(e *entry.Entry, holder entry.Account) {
+	g.caps[allotment{e.Book, e.Epoch, ""}] -= e.Amount
+	g.issued[allotment{e.Book, e.Epoch, e.Org.String()}] -= e.Amount
+	if holder == (entry.Account{}) { // forgotten: there is nothing left to take
+		return
+	}
+	g.accounts, g.seqs = append(g.accounts, holder[:]), append(g.seqs, e.Seq)
+	g.changeOf(holding{holder, e.Book}, -e.Amount, -e.Votes)
 }

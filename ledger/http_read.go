@@ -57,6 +57,11 @@ func (l *Ledger) explain(c *xrpc.Call) (any, error) {
 	if s.Seq != nil {
 		out["seq"] = *s.Seq
 	}
+	if strings.Contains(s.URI, "/"+lexicons.GovDispute+"/") && s.Status == statusAccepted {
+		if err := l.disputeView(c.Context(), s.URI, out); err != nil {
+			return nil, err
+		}
+	}
 	return l.finality(out), nil
 }
 
@@ -145,12 +150,15 @@ type receiptRow struct {
 }
 
 // view is the receipt as the repository has it or will have it: the address of one not yet published is known beforehand.
-func (l *Ledger) view(r *receiptRow) (map[string]any, error) {
+func (l *Ledger) view(ctx context.Context, r *receiptRow) (map[string]any, error) {
 	e, err := entry.Decode(r.Leaf)
 	if err != nil {
 		return nil, fmt.Errorf("entry %d: %w", r.Seq, err)
 	}
-	record := receiptRecord(e, r.Hash)
+	record, err := l.store.receipt(ctx, e, r.Hash)
+	if err != nil {
+		return nil, err
+	}
 	uri, id := r.URI, r.CID
 	if uri == "" {
 		uri = "at://" + l.cfg.DID.String() + "/org.city-sync.ledger.receipt/" + receiptKey(r.Seq)
@@ -167,8 +175,8 @@ func (l *Ledger) getReceipt(c *xrpc.Call) (any, error) {
 		return nil, err
 	}
 	const one = `select ` + receiptColumns + ` from entry e left join published_receipt p using (seq)
-		where e.seq = $1 and e.kind in ('mint', 'burn')`
-	rows, err := l.store.pool.Query(c.Context(), one, seq)
+		where e.seq = $1 and e.kind = any($2)`
+	rows, err := l.store.pool.Query(c.Context(), one, seq, entry.WithReceipt(""))
 	if err != nil {
 		return nil, fmt.Errorf("receipt %d: %w", seq, err)
 	}
@@ -179,7 +187,7 @@ func (l *Ledger) getReceipt(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receipt %d: %w", seq, err)
 	}
-	v, err := l.view(&r)
+	v, err := l.view(c.Context(), &r)
 	if err != nil {
 		return nil, err
 	}
@@ -199,13 +207,10 @@ func (l *Ledger) listReceipts(c *xrpc.Call) (any, error) {
 	if before == 0 {
 		before = 1 << 60
 	}
-	kinds := []string{string(entry.KindMint), string(entry.KindBurn)}
-	if k := c.Param("kind"); k != "" {
-		kinds = []string{k}
-	}
+	kinds := entry.WithReceipt(c.Param("kind"))
 	const window = 2000
 	const list = `select ` + receiptColumns + ` from entry e left join published_receipt p using (seq)
-		where e.kind = any($1) and e.kind in ('mint', 'burn') and e.seq < $2 order by e.seq desc limit $3`
+		where e.kind = any($1) and e.seq < $2 order by e.seq desc limit $3`
 	issuer, epoch := c.Param("issuer"), c.Param("epoch")
 	n := limit + 1
 	if issuer != "" || epoch != "" {
@@ -231,7 +236,7 @@ func (l *Ledger) listReceipts(c *xrpc.Call) (any, error) {
 		if (issuer != "" && e.Org.String() != issuer) || (epoch != "" && e.Epoch != epoch) {
 			continue
 		}
-		v, err := l.view(&found[i])
+		v, err := l.view(c.Context(), &found[i])
 		if err != nil {
 			return nil, err
 		}

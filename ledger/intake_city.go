@@ -75,6 +75,10 @@ func (t *turn) accreditation(ctx context.Context, f *fact) error {
 	if f.RKey != r.Org && f.RKey != lexicons.Key(lexicons.RegistryAccreditation, r.Org) {
 		return xrpc.InvalidRequest("the key is not that of %s", r.Org)
 	}
+	// Who accredits is nobody's issuer, redeemer or verifier: it would mint by its own word alone.
+	if r.Org == t.cfg.City.String() || slices.Contains(r.Delegates, t.cfg.City.String()) {
+		return xrpc.Errorf(403, "SelfAccreditation", "the city accredits others, never itself")
+	}
 	if err := t.decided(ctx, r.Decision.Uri, r.Decision.Cid); err != nil {
 		return err
 	}

@@ -32,7 +32,11 @@ func (t *turn) offeringStatus(ctx context.Context, f *fact) error {
 	if r.Offering.Uri != "at://"+f.DID+"/"+lexicons.OfferOffering+"/"+f.RKey {
 		return xrpc.Errorf(403, rules.NotAuthorized, "a status stands beside its own offering, under the same key")
 	}
-	return t.accept(ctx, f, statusAccepted, nil)
+	entries, err := t.pauseOffering(ctx, f, &r)
+	if err != nil {
+		return err
+	}
+	return t.accept(ctx, f, statusAccepted, seqOf(entries))
 }
 
 // offerOf reads an offering as the rules need it, without its status.

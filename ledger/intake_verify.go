@@ -54,6 +54,16 @@ func (t *turn) verification(ctx context.Context, f *fact) error {
 			Task: entry.Ref{URI: o.record.Task.Uri, CID: o.record.Task.Cid}, Shift: o.record.ShiftId, Token: token, Outcome: o.record.Outcome,
 		})
 	}
+	var before *entry.Ref // the verification that this one supersedes
+	if r.Supersedes != nil && token != nil && mayVerify {
+		before = &entry.Ref{URI: r.Supersedes.Uri, CID: r.Supersedes.Cid}
+		if corrects, err := t.corrects(ctx, f, &r, token, *before); corrects || err != nil {
+			return err
+		}
+		if cmd.Upheld, err = t.upheld(ctx, f, token, *before); err != nil {
+			return err
+		}
+	}
 	if _, err := t.counted(ctx, r.Task.Uri, r.Task.Cid); err != nil && (mayVerify || rules.Refused(err) == "") {
 		return err // the task waits or has not come
 	}
@@ -69,6 +79,9 @@ func (t *turn) verification(ctx context.Context, f *fact) error {
 	case name == rules.ClaimMissing && slices.Contains(waits(err), "claim"):
 		return waitFor(wantClaim(token))
 	case name == rules.MethodsMissing && len(cmd.CoSigners) < len(r.CoSigners), name == rules.NotAuthorized:
+		if before != nil { // a ruling of the city's too
+			return waitFor(wantToken(token), wantRuling(before.URI))
+		}
 		return waitFor(wantToken(token)) // another organization's verification of the same subject can still turn this
 	}
 	return err

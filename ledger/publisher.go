@@ -138,7 +138,11 @@ func (p *publisher) receipts(ctx context.Context) (int, error) {
 		if err != nil {
 			return 0, broken("entry %d does not decode: %w", r.Seq, err)
 		}
-		records[i] = record{lexicons.LedgerReceipt, receiptKey(r.Seq), receiptRecord(e, r.Hash)}
+		value, err := p.store.receipt(ctx, e, r.Hash)
+		if err != nil {
+			return 0, err
+		}
+		records[i] = record{lexicons.LedgerReceipt, receiptKey(r.Seq), value}
 	}
 	crash.Point("ledger/receipts/before-write")
 	written, err := p.write(ctx, records)

@@ -41,7 +41,7 @@ var relevant = []string{
 	lexicons.ActorCity, lexicons.CatalogRuleSet, lexicons.CatalogEntry, lexicons.CatalogEntryStatus,
 	lexicons.GovDecision, lexicons.GovParameterSet, lexicons.RegistryAccreditation,
 	lexicons.WorkTask, lexicons.WorkTaskStatus, lexicons.WorkClaim, lexicons.WorkProof, lexicons.WorkVerification,
-	lexicons.OfferOffering, lexicons.OfferOfferingStatus,
+	lexicons.OfferOffering, lexicons.OfferOfferingStatus, lexicons.GovDispute, lexicons.GovResolution,
 }
 
 // Cursor implements follow.Sink.

@@ -129,6 +129,15 @@ func (t *turn) expireWaits(ctx context.Context) (int, error) {
 		if f == nil {
 			return 0, broken("%s waits and was never seen", o.URI)
 		}
+		if isResume(o.Wants[0]) { // the pause is over
+			if err := stopWaiting(ctx, t.b.tx, o.URI, o.CID); err != nil {
+				return 0, err
+			}
+			if err := t.process(ctx, f); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		if err := t.parentMissing(ctx, f, o.Wants); err != nil {
 			return 0, err
 		}

@@ -136,7 +136,7 @@ func (t *turn) process(ctx context.Context, f *fact) error {
 	if err != nil {
 		return err
 	}
-	if have != nil && have.Status != statusWaiting {
+	if have != nil && have.Status != statusWaiting && !stopped(have.Name) {
 		return nil
 	}
 	if f.DID != t.cfg.City.String() {
@@ -162,7 +162,10 @@ func (t *turn) process(ctx context.Context, f *fact) error {
 			t.metrics.alarms.WithLabelValues(refusal.Name).Inc()
 			t.log.ErrorContext(ctx, "a refusal that the rules had made impossible", "name", refusal.Name, "uri", f.URI)
 		}
-		return t.refuse(ctx, f, refusal.Error(), refusal.Name, refusal.Figures)
+		if err := t.refuse(ctx, f, refusal.Error(), refusal.Name, refusal.Figures); err != nil {
+			return err
+		}
+		return t.awaitResume(ctx, f, refusal)
 	case errors.As(err, &named):
 		return t.refuse(ctx, f, named.Message, named.Name, named.Figures)
 	}
@@ -193,6 +196,10 @@ func (t *turn) dispatch(ctx context.Context, f *fact) error {
 		return t.offering(ctx, f)
 	case lexicons.OfferOfferingStatus:
 		return t.offeringStatus(ctx, f)
+	case lexicons.GovDispute:
+		return t.dispute(ctx, f)
+	case lexicons.GovResolution:
+		return t.cityOnly(ctx, f, t.resolution)
 	}
 	return nil
 }
@@ -215,6 +222,9 @@ func (t *turn) decide(ctx context.Context, cmd rules.Command) ([]*entry.Entry, e
 func (t *turn) follow(ctx context.Context, e *entry.Entry) error {
 	var to string
 	switch {
+	case e.Kind == entry.KindResume:
+		t.arrived = append(t.arrived, wantResume(e.Resume.What, e.Org.String(), e.Resume.Subject))
+		return nil
 	case e.Kind == entry.KindEpochOpen:
 		t.arrived = append(t.arrived, wantEpoch(e.Book, e.Epoch))
 		return nil
@@ -409,6 +419,10 @@ func newRecord(coll string) cborRecord {
 		return new(citysync.WorkVerification)
 	case lexicons.OfferOffering:
 		return new(citysync.OfferOffering)
+	case lexicons.GovDispute:
+		return new(citysync.GovDispute)
+	case lexicons.GovResolution:
+		return new(citysync.GovResolution)
 	default:
 		return new(citysync.OfferOfferingStatus)
 	}

@@ -179,10 +179,26 @@ func (v *verifier) checkReceipt(r publishedReceipt, log *verifiedLog) {
 		v.report.fail(checkReceipts, seq, r.uri, "its leafHash is %x, the log has %x", []byte(r.record.LeafHash), log.hashes[seq][:])
 	}
 	if e := log.entries[seq]; e != nil {
-		for _, what := range receiptDiffers(&r.record, e) {
+		for _, what := range receiptDiffers(&r.record, e, log.basis(e)) {
 			v.report.fail(checkReceipts, seq, r.uri, "%s", what)
 		}
 	}
+}
+
+// basis is the entry that another one's receipt rests on; nil where there is none.
+func (l *verifiedLog) basis(e *entry.Entry) *entry.Entry {
+	if seq, ok := e.Basis(); ok && seq < e.Seq {
+		return l.entries[seq]
+	}
+	if e.Kind != entry.KindExpire {
+		return nil
+	}
+	for _, open := range l.entries[:e.Seq] {
+		if open != nil && open.Kind == entry.KindEpochOpen && open.Book == e.Book && open.Epoch == e.Epoch {
+			return open
+		}
+	}
+	return nil
 }
 
 func missingReceipts(p *published, log *verifiedLog) []int64 {
@@ -193,7 +209,7 @@ func missingReceipts(p *published, log *verifiedLog) []int64 {
 	var missing []int64
 	for seq := int64(0); seq < min(last, log.checkpoint.Size); seq++ {
 		e := log.entries[seq]
-		if _, ok := p.receipts[seq]; !ok && e != nil && (e.Kind == entry.KindMint || e.Kind == entry.KindBurn) {
+		if _, ok := p.receipts[seq]; !ok && e != nil && e.Kind.Receipt() != "" {
 			missing = append(missing, seq)
 		}
 	}
@@ -201,8 +217,8 @@ func missingReceipts(p *published, log *verifiedLog) []int64 {
 }
 
 // receiptDiffers says in what a receipt is not its entry.
-func receiptDiffers(r *citysync.LedgerReceipt, e *entry.Entry) []string {
-	if e.Kind != entry.KindMint && e.Kind != entry.KindBurn {
+func receiptDiffers(r *citysync.LedgerReceipt, e, basis *entry.Entry) []string {
+	if e.Kind.Receipt() == "" {
 		return []string{fmt.Sprintf("a receipt of a %s, which makes none", e.Kind)}
 	}
 	var out []string
@@ -211,7 +227,7 @@ func receiptDiffers(r *citysync.LedgerReceipt, e *entry.Entry) []string {
 			out = append(out, fmt.Sprintf("%s is %v, the entry says %v", what, receipt, leaf))
 		}
 	}
-	differ("kind", r.Kind, string(e.Kind))
+	differ("kind", r.Kind, e.Kind.Receipt())
 	differ("book", r.Book, e.Book)
 	differ("epoch", r.Epoch, e.Epoch)
 	differ("amount", r.Amount, e.Amount)
@@ -223,7 +239,8 @@ func receiptDiffers(r *citysync.LedgerReceipt, e *entry.Entry) []string {
 	}
 	differ("issuer", issuer, e.Org.String())
 	var causes, revs []string
-	for _, c := range e.Causes {
+	from, params := e.ReceiptCauses(basis)
+	for _, c := range from {
 		causes, revs = append(causes, c.URI+" "+c.CID), append(revs, c.Rev)
 	}
 	var told []string
@@ -236,8 +253,8 @@ func receiptDiffers(r *citysync.LedgerReceipt, e *entry.Entry) []string {
 	if len(r.CauseRevs) > 0 {
 		differ("causeRevs", strings.Join(r.CauseRevs, ", "), strings.Join(revs, ", "))
 	}
-	if e.Params != nil && r.ParameterSet != nil {
-		differ("parameterSet", r.ParameterSet.Uri+" "+r.ParameterSet.Cid, e.Params.URI+" "+e.Params.CID)
+	if params != nil && r.ParameterSet != nil {
+		differ("parameterSet", r.ParameterSet.Uri+" "+r.ParameterSet.Cid, params.URI+" "+params.CID)
 	}
 	var state entry.CapState
 	if r.CapState != nil {
@@ -254,6 +271,12 @@ func receiptDiffers(r *citysync.LedgerReceipt, e *entry.Entry) []string {
 }
 
 func subjectDiffers(r *citysync.LedgerReceipt, e *entry.Entry) []string {
+	if kind := e.Kind.Receipt(); kind != entry.ReceiptMint && kind != entry.ReceiptBurn {
+		if r.Subject != nil {
+			return []string{"it has a subject, and the entry has none"}
+		}
+		return nil
+	}
 	if r.Subject == nil {
 		return []string{"it has no subject"}
 	}
@@ -261,7 +284,7 @@ func subjectDiffers(r *citysync.LedgerReceipt, e *entry.Entry) []string {
 	switch {
 	case e.Kind == entry.KindMint && (blind == nil || !bytes.Equal(blind.Value, e.Nullifier)):
 		return []string{"its subject is not the entry's nullifier"}
-	case e.Kind == entry.KindBurn && (commitment == nil || e.Commitment == nil || !bytes.Equal(commitment.Value, e.Commitment.Value) ||
+	case e.Kind != entry.KindMint && (commitment == nil || e.Commitment == nil || !bytes.Equal(commitment.Value, e.Commitment.Value) ||
 		commitment.Padded != e.Commitment.Padded):
 		return []string{"its subject is not the entry's commitment"}
 	}

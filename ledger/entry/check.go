@@ -30,7 +30,7 @@ var shapes = map[Kind]shape{
 	KindHold:         {epoch: true, org: true, causes: true, params: true, amount: true, sealed: true},
 	KindCapture:      {epoch: true, org: true, amount: true, sealed: true},
 	KindVoid:         {epoch: true, org: true, amount: true},
-	KindReverse:      {epoch: true, org: true, amount: true},
+	KindReverse:      {epoch: true, org: true},
 	KindDormant:      {epoch: true, params: true},
 	KindExpire:       {epoch: true, amount: true},
 	KindEpochClose:   {at: true, epoch: true, params: true},
@@ -82,7 +82,8 @@ func (e *Entry) check() error {
 	at := s.at || (e.Kind == KindRelease && e.At != "")
 	// A rejection names its claim and its verification; other releases and reversals name the records that caused them, if any.
 	causes := s.causes || ((e.Kind == KindRelease || e.Kind == KindReverse) && len(e.Causes) > 0)
-	nullifier := s.nullifier || (e.Kind == KindRelease && len(e.Nullifier) > 0)
+	// So does the reversal of a mint, whose claim it is about.
+	nullifier := s.nullifier || (e.Kind == KindRelease && len(e.Nullifier) > 0) || (e.Kind == KindReverse && e.Reverse != nil && e.Reverse.What == KindMint)
 	// A pause may be of one organization, or of all.
 	org := s.org || ((e.Kind == KindPause || e.Kind == KindResume) && e.Org != "")
 	for _, f := range []struct {
@@ -116,7 +117,8 @@ func (e *Entry) check() error {
 }
 
 func (e *Entry) checkAmounts(s shape) error {
-	mayHave := s.amount || e.Kind == KindReserve || e.Kind == KindRelease || e.Kind == KindUnclaim || e.Kind == KindDormant
+	mayHave := s.amount || e.Kind == KindReserve || e.Kind == KindRelease || e.Kind == KindUnclaim || e.Kind == KindDormant ||
+		e.Kind == KindReverse
 	switch {
 	case e.Amount < 0 || e.Amount > maxAmount || e.Votes < 0 || e.Votes > maxAmount:
 		return fmt.Errorf("amount %d, votes %d out of range", e.Amount, e.Votes)

@@ -82,6 +82,9 @@ func (e *Entry) checkLater() error {
 		return errors.Join(short(e.Void.Reason), inRange(e.Void.Hold))
 	case KindReverse:
 		r := e.Reverse
+		if e.Amount == 0 && (r.What != KindMint || r.Short == 0) {
+			return errors.New("reverse of nothing")
+		}
 		return errors.Join(short(r.Reason, r.Till, string(r.What)), inRange(r.Of, r.Short))
 	case KindDormant:
 		d := e.Dormant

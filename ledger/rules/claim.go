@@ -40,6 +40,8 @@ type claim struct {
 	account  entry.Account
 	status   claimStatus
 	reserved int64 // of the task's reservation, for this claim
+	mint     int64 // seq of its mint
+	paid     int64 // by the mint, less what a correction took or could not take any more
 }
 
 type claimStatus int64
@@ -72,6 +74,9 @@ func DecideClaim(s *State, c ClaimRequest) (*HeldClaim, error) {
 	id, ok := s.residents[c.Resident]
 	if !ok {
 		return nil, refuse(NotActivated, nil)
+	}
+	if err := s.paused(c.Now, entry.PauseClaims, t.org); err != nil {
+		return nil, err
 	}
 	if err := t.checkWindow(v, sh, c.Now); err != nil {
 		return nil, err

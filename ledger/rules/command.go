@@ -126,7 +126,8 @@ type AcceptTask struct {
 }
 
 // ReleaseSlots gives back what nobody claimed: Reason is entry.ReleaseCancelled (by the issuer's record, then Author and
-// Cause are set) or entry.ReleaseExpired (after the shift and its claim window). Nothing to release: no entry.
+// Cause are set, or Ordered by a ruling of the city, which is the Cause) or entry.ReleaseExpired (after the shift and its claim
+// window). Nothing to release: no entry.
 type ReleaseSlots struct {
 	Now    time.Time
 	First  string
@@ -134,6 +135,8 @@ type ReleaseSlots struct {
 	Reason string
 	Author syntax.DID
 	Cause  *entry.Cause
+
+	Ordered bool
 }
 
 // Unclaim ends a claim that stands in the log and has no proof: Reason is entry.UnclaimWithdrawn or entry.UnclaimLapsed.
@@ -181,7 +184,7 @@ type Mint struct {
 	Level     int64
 	Methods   []string // tokens or bare names
 	CoSigners []CoSigner
-	Held      bool // an admitted objection holds the task
+	Upheld    *entry.Cause // the city's resolution that upheld a dispute of the rejection, and names the author to verify anew
 }
 
 // Window is a weekly opening: from and to in minutes after local midnight, 24:00 is 1440. Where to is not after from the

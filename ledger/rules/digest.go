@@ -33,6 +33,8 @@ type snapshot struct {
 	Books         map[string]snapBook
 	Holds         map[int64]snapHold
 	Burns         map[int64]snapRedeemed
+	Pauses        map[string][3]string
+	Spent         map[string]bool
 }
 
 type snapParams struct {
@@ -115,6 +117,8 @@ type snapClaim struct {
 	Account  string
 	Status   claimStatus
 	Reserved int64
+	Mint     int64
+	Paid     int64
 }
 
 func snapOf(n sums) snapSums {
@@ -130,6 +134,7 @@ func (s *State) snapshot() snapshot {
 		Epochs: map[string]snapEpoch{}, Tasks: map[string]snapTask{}, Accounts: map[string]snapAccount{},
 		Claims: map[string]snapClaim{}, Units: map[string]int64{}, Personal: map[string]int64{}, Books: map[string]snapBook{},
 		Holds: map[int64]snapHold{}, Burns: map[int64]snapRedeemed{},
+		Pauses: map[string][3]string{}, Spent: map[string]bool{},
 	}
 	n.Witnesses, n.Policy, n.LogKeys = s.witnesses, s.policy, s.logKeys
 	for _, p := range s.params {
@@ -163,6 +168,16 @@ func (s *State) snapshot() snapshot {
 		}
 		n.Tasks[first] = st
 	}
+	for k, p := range s.pauses {
+		until := ""
+		if !p.until.IsZero() {
+			until = entry.FormatTime(p.until)
+		}
+		n.Pauses[k.String()] = [3]string{until, p.since, p.reason}
+	}
+	for k := range s.spent {
+		n.Spent[k.String()+"\n"+k.decision] = true
+	}
 	for name, b := range s.books {
 		n.Books[name] = snapBook{b.stock, b.flow, b.expiring}
 	}
@@ -179,7 +194,7 @@ func (s *State) snapshot() snapshot {
 	}
 	for token, c := range s.claims {
 		n.Claims[hex.EncodeToString([]byte(token))] = snapClaim{
-			c.task.first, c.terms, c.shift, hex.EncodeToString(c.account[:]), c.status, c.reserved,
+			c.task.first, c.terms, c.shift, hex.EncodeToString(c.account[:]), c.status, c.reserved, c.mint, c.paid,
 		}
 	}
 	for seq, h := range s.aside {

@@ -62,6 +62,10 @@ func (c Mint) decide(s *State) ([]entry.Entry, error) {
 		e.Causes = append(e.Causes, co.Record)
 		e.Mint.CoSigners = append(e.Mint.CoSigners, co.Org)
 	}
+	if c.Upheld != nil {
+		e.Causes = append(e.Causes, *c.Upheld)
+		e.Mint.Resolution = new(c.Upheld.Ref())
+	}
 	e.Sealed = d.sealed(account)
 	d.add(e)
 	return d.out, nil
@@ -113,6 +117,9 @@ func (c Mint) authorized(s *State, sub *subject) error {
 	}
 	sub.task = s.tasks[s.versions[c.Task]]
 	sub.issuer = authority(c.Task.URI)
+	if c.Upheld != nil {
+		return nil // the city's resolution names the author
+	}
 	a := s.accredited(sub.issuer)
 	if c.Author != sub.issuer && (a == nil || !slices.Contains(a.Delegates, c.Author)) {
 		return refuse(NotAuthorized, figures{"author": string(c.Author), "issuer": string(sub.issuer)})
@@ -133,9 +140,12 @@ func (c Mint) accredited(s *State, sub *subject) error {
 		if !s.accreditedOn(sub.issuer, day, RoleIssuer) {
 			return refuse(NotAccredited, figures{"org": string(sub.issuer), "day": day})
 		}
-		if c.Author != sub.issuer && !s.accreditedOn(c.Author, day, RoleIssuer, RoleVerifier) {
+		if c.Author != sub.issuer && c.Upheld == nil && !s.accreditedOn(c.Author, day, RoleIssuer, RoleVerifier) {
 			return refuse(NotAccredited, figures{"org": string(c.Author), "day": day})
 		}
+	}
+	if c.Upheld != nil && !s.accreditedNow(c.Author, c.Now, RoleIssuer, RoleVerifier) {
+		return refuse(NotAccredited, figures{"org": string(c.Author), "role": RoleVerifier})
 	}
 	if a := s.accredited(c.Author); a == nil || !a.good() {
 		return refuse(NotAccredited, figures{"org": string(c.Author), "status": statusOf(a)})
@@ -203,8 +213,12 @@ func (c Mint) notMinted(_ *State, sub *subject) error {
 	if sub.claim != nil && sub.claim.status == minted {
 		return refuse(AlreadyMinted, nil)
 	}
-	if sub.claim != nil && sub.claim.status == rejected && c.Outcome == entry.OutcomeRejected {
+	turned := sub.claim != nil && sub.claim.status == rejected
+	if turned && c.Outcome == entry.OutcomeRejected {
 		return refuse(AlreadyRejected, nil)
+	}
+	if c.Upheld != nil && !turned {
+		return refuse(NotAuthorized, figures{"author": string(c.Author), "claim": "not rejected"})
 	}
 	return nil
 }
@@ -328,11 +342,15 @@ func (c Mint) counting(s *State) []CoSigner {
 	return list
 }
 
-func (c Mint) notHeld(_ *State, _ *subject) error {
-	if c.Held {
-		return refuse(HeldByDispute, nil)
+// notHeld: no admitted objection holds the task, and mints are not stopped. A rejection pays nothing, so only the objection stops it.
+func (c Mint) notHeld(s *State, sub *subject) error {
+	if err := s.heldByDispute(sub.task, c.Now); err != nil {
+		return err
 	}
-	return nil
+	if c.Outcome == entry.OutcomeRejected {
+		return nil
+	}
+	return s.paused(c.Now, entry.PauseMints, sub.task.org)
 }
 
 // room: the reservation was made for this, so a failure is an alarm, except after a rejection, which released it.
@@ -373,6 +391,8 @@ func (s *State) applyMint(e *entry.Entry) error {
 		return broken("mint on other terms than the claim's")
 	case e.Amount <= 0 || e.Amount > v.Credits:
 		return broken("mint of %d, frozen are %d", e.Amount, v.Credits)
+	case m.Resolution != nil && c.status != rejected:
+		return broken("a resolution turns a claim that was not rejected")
 	case e.Votes != e.Amount*ep.params.VotesPerCredit:
 		return broken("%d votes for %d credits", e.Votes, e.Amount)
 	case e.Cap.Cap != ep.open.Cap || e.Cap.Before != ep.minted:
@@ -388,7 +408,7 @@ func (s *State) applyMint(e *entry.Entry) error {
 	if c.status == standing {
 		acc.open--
 	}
-	c.status, c.reserved = minted, 0
+	c.status, c.reserved, c.mint, c.paid = minted, 0, e.Seq, e.Amount
 	ep.count(t.org, func(n *sums) { n.minted += e.Amount; n.votes += e.Votes; n.mints++ })
 	s.earn(acc, e.Book, e.Amount, e.Votes)
 	return nil

@@ -324,8 +324,17 @@ func TestMintCondition10NotHeld(t *testing.T) {
 	t.Parallel()
 	s := newShift(t)
 	m := s.verify()
-	m.Held = true
+	hold := s.holdTask()
+	s.Must(hold)
 	s.Refused(rules.HeldByDispute, m)
+	m.Outcome = entry.OutcomeRejected
+	s.Refused(rules.HeldByDispute, m)
+	m.Outcome = entry.OutcomeApproved
+	size := len(s.Entries)
+	s.Must(hold)
+	assert.Len(t, s.Entries, size, "held already")
+	s.Must(rules.Resume{Now: s.Now, What: entry.PauseTask, Subject: hold.Subject, Reason: "dismissed", Record: s.Ref(rulestest.City, "gov.resolution", "r")})
+	s.Must(m)
 }
 
 // A rejection releases the reservation. If others take the room before it is overturned, the mint is refused.

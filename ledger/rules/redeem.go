@@ -89,6 +89,9 @@ func (s *State) redeemable(now, end time.Time, id entry.Account, o *Offering, un
 	if units < 1 || units > maxCredits || r.price < 1 || r.price > maxCredits {
 		return nil, refuse(InvalidRecord, figures{"units": units, "credits": r.price})
 	}
+	if err := s.pausedOffering(now, o); err != nil {
+		return nil, err
+	}
 	// What a redeemer counted into an epoch is honored to its end; a pause for cause stops codes at once.
 	if o.Paused || (o.Ended && !isCounted) {
 		return nil, refuse(OfferingPaused, figures{"ended": o.Ended})

@@ -13,7 +13,7 @@ func (c ReleaseSlots) decide(s *State) ([]entry.Entry, error) {
 		return nil, &Refusal{Name: TaskNotAccepted, Figures: figures{"first": c.First}, WaitFor: []string{c.First}}
 	}
 	switch {
-	case c.Reason == entry.ReleaseCancelled && c.Author != t.org:
+	case c.Reason == entry.ReleaseCancelled && !c.Ordered && c.Author != t.org:
 		return nil, refuse(NotAuthorized, figures{"author": string(c.Author), "issuer": string(t.org)})
 	case c.Reason != entry.ReleaseCancelled && c.Reason != entry.ReleaseExpired:
 		return nil, broken("slots cannot be released as %q", c.Reason)

@@ -55,6 +55,9 @@ func (s *State) Holder(e *entry.Entry) (entry.Account, bool) {
 			return h.account, true
 		}
 	case entry.KindReverse:
+		if c := s.claims[string(e.Nullifier)]; c != nil && e.Reverse.What == entry.KindMint {
+			return c.account, true
+		}
 		if r := s.burns[e.Reverse.Of]; r != nil {
 			return r.account, true
 		}
@@ -101,6 +104,8 @@ func (s *State) applyReverse(e *entry.Entry) error {
 	switch e.Reverse.What {
 	case entry.KindBurn, entry.KindCapture:
 		return s.reverseBurn(e)
+	case entry.KindMint:
+		return s.applyCorrection(e)
 	}
 	return broken("reversal of a %s", e.Reverse.What)
 }

@@ -34,6 +34,8 @@ type State struct {
 	asideOf   map[entry.Account]int64 // how many of them a person has
 	burns     map[int64]*redeemed     // those that may still be reversed, or were lately, by seq
 	burnOrder []int64                 // the same, as they came
+	pauses    map[pauseKey]*pause
+	spent     map[spentKey]bool // decisions that stopped something
 
 	held map[string]*HeldClaim // by token; beside the log
 
@@ -80,6 +82,8 @@ func NewState(loc *time.Location) *State {
 		aside:     map[int64]*hold{},
 		asideOf:   map[entry.Account]int64{},
 		burns:     map[int64]*redeemed{},
+		pauses:    map[pauseKey]*pause{},
+		spent:     map[spentKey]bool{},
 		held:      map[string]*HeldClaim{},
 	}
 }

@@ -172,6 +172,9 @@ func (s *State) checkTask(c AcceptTask) (*epoch, *entry.Reserve, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := s.paused(c.Now, entry.PauseTasks, c.Author); err != nil {
+		return nil, nil, err
+	}
 	if c.First != c.Task.URI && s.tasks[c.First] == nil {
 		return nil, nil, &Refusal{Name: TaskNotAccepted, Figures: figures{"first": c.First}, WaitFor: []string{c.First}}
 	}

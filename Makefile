@@ -19,7 +19,7 @@ LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # What people wrote in Go: everything but the generated types.
 GOFILES = git ls-files -co --exclude-standard '*.go' | grep -Ev '^lexicons/(citysync|community)/' | while read -r f; do [ ! -f "$$f" ] || echo "$$f"; done
 
-.PHONY: help run test check race lint fmt gen bench bench-go e2e crash separate demo interop clean \
+.PHONY: help run test check race lint fmt gen bench bench-go e2e crash separate demo interop outside clean \
         build go postgres fmt-check vet gen-check paths-check
 
 help: ## this list
@@ -66,6 +66,9 @@ crash: go postgres ## a city whose processes and database are killed at labelled
 
 interop: go postgres ## the protocol's official TypeScript packages against a city (needs npm; fetches Node 22 where it is older)
 	@NODE="$$(internal/make/need.sh node)"; export NODE; go test -tags interop -count=1 -v ./internal/e2e/interop/
+
+outside: go postgres ## Tessera's client and fsck on a city's log
+	go test -tags interop -count=1 -v -run TestOutsideCheckersAcceptTheLog ./internal/e2e/interop/
 
 clean: ## remove what was built here; data folders stay
 	rm -rf bin .cache

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/ledger/tlog"
 )
@@ -11,6 +13,7 @@ import (
 // write makes a batch lasting: entries, nodes, guards and head, COMMIT, the head read back and signed, the answers. It runs beside the
 // sequencer's goroutine and must not look at the state, which may be a batch ahead. An error is final for the process.
 func (s *sequencer) write(ctx context.Context, b *batch) error {
+	took := prometheus.NewTimer(s.metrics.commit)
 	nodes, root, err := s.log.grow(b.entries)
 	if err != nil {
 		return err
@@ -37,6 +40,8 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 			return err
 		}
 	}
+	s.metrics.batch.Observe(float64(len(b.commands)))
+	took.ObserveDuration()
 	for i, c := range b.commands {
 		c.done <- b.outcomes[i]
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ const foundingLimit = 2 * time.Minute
 
 // startCity builds the program, founds a city on free ports in a temporary folder, runs the credit lifecycle on it, so that there are records
 // of nearly every kind, and answers its ready file.
-func startCity(t *testing.T) string {
+func startCity(t *testing.T, residents int) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "citysync-interop-")
 	require.NoError(t, err)
@@ -52,7 +53,7 @@ func startCity(t *testing.T) string {
 	for {
 		_, err := os.Stat(ready)
 		if err == nil {
-			demo := exec.CommandContext(t.Context(), bin, "demo", "--ready-file", ready, "--residents", "12")
+			demo := exec.CommandContext(t.Context(), bin, "demo", "--ready-file", ready, "--residents", strconv.Itoa(residents))
 			out, err := demo.CombinedOutput()
 			require.NoError(t, err, "citysync demo:\n%s", out)
 			return ready

@@ -10,7 +10,7 @@ import (
 
 func TestOfficialPackagesAcceptTheCity(t *testing.T) {
 	ws := install(t)
-	city := startCity(t)
+	city := startCity(t, 12)
 	stream := ws.listen(t, city) // before the client writes: part of what it checks comes live, part is replayed
 
 	var made []byte // what the client wrote, in its own words

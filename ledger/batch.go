@@ -147,6 +147,7 @@ func (b *batch) one(ctx context.Context, c *command) (o outcome, err error) {
 	if len(b.entries) != before {
 		return outcome{}, broken("refused after %d entries were staged: %w", len(b.entries)-before, err)
 	}
+	b.seq.metrics.refusal(err)
 	return outcome{err: err}, nil
 }
 

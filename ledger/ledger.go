@@ -120,7 +120,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: time zone: %w", err)
 	}
-	seq, err := newSequencer(ctx, st, cfg, deps, loc, vkey)
+	seq, err := newSequencer(ctx, st, cfg, deps, loc, vkey, m)
 	if err != nil {
 		return nil, err
 	}
@@ -147,6 +147,10 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 		}))
 	}
 	l.handler = l.routes()
+	if err := newGauges(l).register(deps.Metrics); err != nil {
+		seq.close()
+		return nil, err
+	}
 	deps.Log.InfoContext(ctx, "log loaded", "entries", seq.log.size(), "term", seq.term)
 	return l, nil
 }

@@ -73,6 +73,7 @@ func (p *publisher) run(ctx context.Context) error {
 			failedAt = now
 		default:
 			failedAt = time.Time{}
+			p.metrics.published.Set(seconds(p.clock.Now()))
 		}
 		if did {
 			lastCheckpoint = p.clock.Now()
@@ -101,6 +102,9 @@ func (p *publisher) step(ctx context.Context, force bool) (bool, error) {
 	return p.checkpoint(ctx)
 }
 
+// receiptKinds are the entries of which receipts are published.
+var receiptKinds = []string{string(entry.KindMint), string(entry.KindBurn)}
+
 type record struct {
 	coll, rkey string
 	value      map[string]any
@@ -117,7 +121,7 @@ type applied struct {
 func (p *publisher) receipts(ctx context.Context) (int, error) {
 	const due = `select seq, leaf, hash from entry
 		where kind = any($1) and seq > coalesce((select max(seq) from published_receipt), -1) order by seq limit $2`
-	rows, err := p.store.pool.Query(ctx, due, []string{string(entry.KindMint), string(entry.KindBurn)}, receiptsPerCommit)
+	rows, err := p.store.pool.Query(ctx, due, receiptKinds, receiptsPerCommit)
 	if err != nil {
 		return 0, fmt.Errorf("receipts due: %w", err)
 	}

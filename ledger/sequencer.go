@@ -70,6 +70,8 @@ type sequencer struct {
 
 	free   chan struct{} // the right to use conn: the writer puts it back when a batch is committed
 	failed chan struct{} // closed when the writer gave up
+
+	metrics *metrics // nil where a log is only read back
 }
 
 // do hands a command over and waits for its COMMIT. A caller that leaves early does not undo the command.

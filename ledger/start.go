@@ -39,7 +39,7 @@ func (s *store) bind(ctx context.Context, cfg Config) error {
 }
 
 // newSequencer takes the writer's place and reloads the state from the log.
-func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *time.Location, vkey string) (*sequencer, error) {
+func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *time.Location, vkey string, m *metrics) (*sequencer, error) {
 	patience := cfg.WriterWait
 	if patience <= 0 {
 		patience = defaultWriterWait
@@ -49,7 +49,7 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	s := &sequencer{
-		store: st, conn: conn, term: term, clock: deps.Clock, log: &treeLog{}, state: rules.NewState(loc),
+		store: st, metrics: m, conn: conn, term: term, clock: deps.Clock, log: &treeLog{}, state: rules.NewState(loc),
 		bound: map[syntax.DID]*entry.Bind{}, queue: make(chan *command, maxQueue), ended: make(chan struct{}), grown: make(chan struct{}, 1),
 		free: make(chan struct{}, 1), failed: make(chan struct{}),
 		sign: func(size int64, root tlog.Hash) (*Checkpoint, error) {
@@ -206,6 +206,9 @@ func (s *sequencer) note(e *entry.Entry) {
 		s.keys.Store(&next)
 	case entry.BindPolicy:
 		s.policy.Store((*[32]byte)(e.Bind.Hash))
+	}
+	if e.Kind == entry.KindStateDigest && s.metrics != nil {
+		s.metrics.digested(e)
 	}
 }
 

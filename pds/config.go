@@ -121,7 +121,7 @@ func (c Config) Validate() error {
 	if err := c.SignupRate.validate("signup rate"); err != nil {
 		return err
 	}
-	return c.Argon2.validate()
+	return c.Argon2.Validate()
 }
 
 // Deps is what a server works with. All are required.

@@ -141,7 +141,7 @@ func (s *Server) findSignup(ctx context.Context, handle string) (*signup, error)
 
 // resume gives a half-made account to those only who know its password.
 func (s *Server) resume(ctx context.Context, half *signup, req signupRequest) (*signup, error) {
-	same, err := s.passwords.matches(ctx, half.Password, req.Password)
+	same, err := s.passwords.Matches(ctx, half.Password, req.Password)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (s *Server) rotationKeys(recovery string) []string {
 }
 
 func (s *Server) newSignup(ctx context.Context, req signupRequest) (*signup, error) {
-	hash, err := s.passwords.hash(ctx, req.Password)
+	hash, err := s.passwords.Hash(ctx, req.Password)
 	if err != nil {
 		return nil, err
 	}

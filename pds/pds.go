@@ -18,6 +18,7 @@ import (
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/secret"
 	"city-sync.org/citysync/internal/xrpc"
 )
 
@@ -35,7 +36,7 @@ type Server struct {
 	rotationDID string
 	sealer      *sealer
 	tokens      *tokens
-	passwords   *passwords
+	passwords   *secret.Hasher
 	tids        *tids
 	cache       *blockCache
 	queue       *repoQueue
@@ -89,7 +90,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		rotation: deps.RotationKey, rotationDID: pub.DIDKey(),
 		sealer:    seal,
 		tokens:    &tokens{secret: deps.JWTSecret, audience: cfg.ServiceDID.String()},
-		passwords: newPasswords(cfg.Argon2),
+		passwords: secret.NewHasher(cfg.Argon2),
 		tids:      newTIDs(deps.Clock),
 		cache:     newBlockCache(cacheBytes),
 		queue:     newRepoQueue(),

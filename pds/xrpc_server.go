@@ -209,7 +209,7 @@ func (s *Server) createSession(c *xrpc.Call) (any, error) {
 	if acc != nil {
 		stored = acc.Password
 	}
-	same, err := s.passwords.matches(ctx, stored, in.Password)
+	same, err := s.passwords.Matches(ctx, stored, in.Password)
 	if err != nil {
 		return nil, err
 	}

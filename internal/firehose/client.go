@@ -32,6 +32,11 @@ type Handler interface {
 	Garbage(ctx context.Context, err error) error
 }
 
+// Disconnecter is implemented by a Handler that also wants to know when a connection that was told as Connected is over.
+type Disconnecter interface {
+	Disconnected()
+}
+
 // ClientConfig says what to read and how patiently; zero fields take defaults.
 type ClientConfig struct {
 	Host       string       // http(s) URL of the host
@@ -137,6 +142,9 @@ func (c *Client) session(outer context.Context) (events int, err error) {
 	}
 	defer func() { _ = conn.CloseNow() }()
 	conn.SetReadLimit(MaxFrame)
+	if d, ok := c.h.(Disconnecter); ok {
+		defer d.Disconnected()
+	}
 	if err := c.h.Connected(outer); err != nil {
 		return 0, &handlerError{err}
 	}

@@ -205,8 +205,12 @@ type handler struct{ f *Follower }
 
 func (h handler) Connected(context.Context) error {
 	h.f.repair.connected()
+	h.f.metrics.connected(1)
 	return nil
 }
+
+// Disconnected implements firehose.Disconnecter.
+func (h handler) Disconnected() { h.f.metrics.connected(0) }
 
 func (h handler) Garbage(_ context.Context, err error) error {
 	h.f.metrics.drop("BadFrame")

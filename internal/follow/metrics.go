@@ -18,6 +18,7 @@ type metrics struct {
 	host      string
 	read      prometheus.Gauge
 	saved     prometheus.Gauge
+	up        prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, host string) *metrics {
@@ -37,6 +38,7 @@ func newMetrics(reg prometheus.Registerer, host string) *metrics {
 		host:      host,
 		read:      gauge("citysync_follow_read_seq", "Sequence read last."),
 		saved:     gauge("citysync_follow_saved_seq", "Sequence delivered last."),
+		up:        gauge("citysync_follow_connected", "1 while the host's stream is read."),
 	}
 }
 
@@ -63,6 +65,12 @@ func (m *metrics) event(seq int64) {
 func (m *metrics) delivered(seq int64) {
 	if m != nil {
 		m.saved.Set(float64(seq))
+	}
+}
+
+func (m *metrics) connected(up float64) {
+	if m != nil {
+		m.up.Set(up)
 	}
 }
 

@@ -270,7 +270,7 @@ type Hold struct {
 	Until       string `dag:"until,always"` // last local day on which it can be honored
 }
 
-// Capture burns a hold: Amount is all of it.
+// Capture burns a hold: Amount is all of it. The cause is the hold's.
 type Capture struct {
 	Hold int64  `dag:"hold,always"` // seq of the hold
 	Till string `dag:"till,always"`

@@ -28,7 +28,7 @@ var shapes = map[Kind]shape{
 	KindMint:         {epoch: true, org: true, causes: true, params: true, cap: true, nullifier: true, amount: true, sealed: true},
 	KindBurn:         {epoch: true, org: true, causes: true, params: true, amount: true, sealed: true},
 	KindHold:         {epoch: true, org: true, causes: true, params: true, amount: true, sealed: true},
-	KindCapture:      {epoch: true, org: true, amount: true, sealed: true},
+	KindCapture:      {epoch: true, org: true, causes: true, params: true, amount: true, sealed: true},
 	KindVoid:         {epoch: true, org: true, amount: true},
 	KindReverse:      {epoch: true, org: true},
 	KindDormant:      {epoch: true, params: true},

@@ -25,7 +25,8 @@ type hold struct {
 	epoch   bookEpoch
 	org     syntax.DID
 	amount  int64
-	at      string // empty for one whose person was forgotten
+	cause   entry.Cause // the offering, as it was counted
+	at      string      // empty for one whose person was forgotten
 }
 
 // Hold is what the state knows of a hold that stands.
@@ -138,6 +139,9 @@ func (s *State) applyHold(e *entry.Entry) error {
 	if err != nil {
 		return err
 	}
+	if len(e.Causes) != 1 || e.Causes[0].Ref() != h.Offering {
+		return broken("a hold of %s that cites another", h.Offering.URI)
+	}
 	if days := daysBetween(e.Day, h.Until); days < 0 || days > MaxHoldDays {
 		return broken("a hold of %d days", days)
 	}
@@ -147,7 +151,7 @@ func (s *State) applyHold(e *entry.Entry) error {
 	}
 	s.setAside(acc, e.Book, e.Amount)
 	s.tally(id, ep.bookEpoch, h.Offering.URI, h.Month, h.Units)
-	s.aside[e.Seq] = &hold{Hold: *h, account: id, epoch: ep.bookEpoch, org: e.Org, amount: e.Amount, at: e.Sealed.At}
+	s.aside[e.Seq] = &hold{Hold: *h, account: id, epoch: ep.bookEpoch, org: e.Org, amount: e.Amount, cause: e.Causes[0], at: e.Sealed.At}
 	s.asideOf[id]++
 	return nil
 }
@@ -186,6 +190,7 @@ func (c Capture) decide(s *State) ([]entry.Entry, error) {
 	d := s.draft(c.Now)
 	d.add(entry.Entry{
 		Kind: entry.KindCapture, Epoch: h.epoch.epoch, Book: h.epoch.book, Org: h.org, Amount: h.amount,
+		Causes: []entry.Cause{h.cause}, Params: new(s.epochs[h.epoch].params.ref),
 		Capture: &entry.Capture{Hold: c.Hold, Till: c.Till}, Sealed: d.sealed(h.account),
 	})
 	return d.out, nil
@@ -224,6 +229,9 @@ func (s *State) applyCapture(e *entry.Entry) error {
 	}
 	if e.Sealed.Account != h.account {
 		return broken("capture for another account than the hold's")
+	}
+	if len(e.Causes) != 1 || e.Causes[0] != h.cause || e.Params == nil || *e.Params != s.epochs[h.epoch].params.ref {
+		return broken("capture of another offering than the hold's, or under other parameters")
 	}
 	if e.Capture.Till != h.Till || e.Day > h.Until {
 		return broken("capture at till %s on %s, the hold was at %s until %s", e.Capture.Till, e.Day, h.Till, h.Until)

@@ -117,6 +117,8 @@ func TestForgedHoldsAndReversalsAreBroken(t *testing.T) {
 		"capture elsewhere":          {capture, func(e *entry.Entry) { e.Capture.Till = "x" }},
 		"capture after its day":      {capture, func(e *entry.Entry) { e.Day = "2027-01-05" }},
 		"capture of another's":       {capture, func(e *entry.Entry) { e.Sealed.Account = rulestest.Account(1) }},
+		"hold of another offering":   {putAside, func(e *entry.Entry) { e.Causes[0].CID = "x" }},
+		"capture of another offer":   {capture, func(e *entry.Entry) { e.Causes[0].CID = "x" }},
 		"capture by another":         {capture, func(e *entry.Entry) { e.Org = rulestest.Library }},
 		"void of no hold":            {void, func(e *entry.Entry) { e.Void.Hold = 2 }},
 		"void of more":               {void, func(e *entry.Entry) { e.Amount++ }},

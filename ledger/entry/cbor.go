@@ -32,19 +32,42 @@ const maxItems = 4096 // of one array or map
 
 var errCBOR = errors.New("not canonical DAG-CBOR")
 
+// A plan says once how the values of a type are written and read.
+type plan struct {
+	kind   reflect.Kind
+	raw    bool    // a slice of bytes
+	elem   *plan   // of a pointer or a list
+	fields []field // of a struct, in their order
+}
+
 type field struct {
 	name   string
 	key    []byte // name as it is written
 	index  int
 	always bool
+	plan   *plan
 }
 
-var layouts sync.Map // reflect.Type → []field; a cache of what the types say
+var plans sync.Map // reflect.Type → *plan; a cache of what the types say
 
-func layout(t reflect.Type) []field {
-	if l, ok := layouts.Load(t); ok {
-		return l.([]field)
+func planOf(t reflect.Type) *plan {
+	if p, ok := plans.Load(t); ok {
+		return p.(*plan)
 	}
+	p := &plan{kind: t.Kind()}
+	switch {
+	case p.kind == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+		p.raw = true
+	case p.kind == reflect.Slice, p.kind == reflect.Pointer:
+		p.elem = planOf(t.Elem())
+	case p.kind == reflect.Struct:
+		p.fields = fieldsOf(t)
+	}
+	plans.Store(t, p)
+	return p
+}
+
+func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
 		tag, ok := t.Field(i).Tag.Lookup("dag")
@@ -52,10 +75,11 @@ func layout(t reflect.Type) []field {
 			continue
 		}
 		name, opt, _ := strings.Cut(tag, ",")
-		fields = append(fields, field{name: name, key: appendText(nil, name), index: i, always: opt == "always"})
+		fields = append(fields, field{
+			name: name, key: appendText(nil, name), index: i, always: opt == "always", plan: planOf(t.Field(i).Type),
+		})
 	}
 	slices.SortFunc(fields, func(a, b field) int { return keyOrder(a.name, b.name) })
-	layouts.Store(t, fields)
 	return fields
 }
 
@@ -100,21 +124,28 @@ func appendInt(b []byte, n int64) []byte {
 const usualSize = 1 << 10
 
 func marshal(v any) ([]byte, error) {
-	return appendValue(make([]byte, 0, usualSize), reflect.ValueOf(v))
+	value := reflect.ValueOf(v)
+	return planOf(value.Type()).write(make([]byte, 0, usualSize), value)
 }
 
-func appendValue(b []byte, v reflect.Value) ([]byte, error) {
-	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
+func (p *plan) write(b []byte, v reflect.Value) ([]byte, error) {
+	switch p.kind {
+	case reflect.Pointer:
 		if v.IsNil() {
 			return nil, fmt.Errorf("%w: null", errCBOR)
 		}
-		return appendValue(b, v.Elem())
+		return p.elem.write(b, v.Elem())
+	case reflect.Interface:
+		if v.IsNil() {
+			return nil, fmt.Errorf("%w: null", errCBOR)
+		}
+		return planOf(v.Elem().Type()).write(b, v.Elem())
 	case reflect.String:
-		if !utf8.ValidString(v.String()) {
+		s := v.String()
+		if !utf8.ValidString(s) {
 			return nil, fmt.Errorf("%w: text is not UTF-8", errCBOR)
 		}
-		return appendText(b, v.String()), nil
+		return appendText(b, s), nil
 	case reflect.Int64, reflect.Int:
 		return appendInt(b, v.Int()), nil
 	case reflect.Bool:
@@ -127,56 +158,59 @@ func appendValue(b []byte, v reflect.Value) ([]byte, error) {
 		reflect.Copy(reflect.ValueOf(s), v)
 		return appendBytes(b, s), nil
 	case reflect.Slice:
-		if v.Type().Elem().Kind() == reflect.Uint8 {
+		if p.raw {
 			return appendBytes(b, v.Bytes()), nil
 		}
-		return appendArray(b, v)
+		return p.writeArray(b, v)
 	case reflect.Struct:
-		return appendStruct(b, v)
+		return p.writeStruct(b, v)
 	}
 	return nil, fmt.Errorf("%w: %s cannot be written", errCBOR, v.Type())
 }
 
-func appendArray(b []byte, v reflect.Value) ([]byte, error) {
+func (p *plan) writeArray(b []byte, v reflect.Value) ([]byte, error) {
 	if v.Len() > maxItems {
 		return nil, fmt.Errorf("%w: %d items in a list", errCBOR, v.Len())
 	}
 	b = appendHead(b, majorArray, uint64(v.Len()))
 	var err error
 	for i := range v.Len() {
-		if b, err = appendValue(b, v.Index(i)); err != nil {
+		if b, err = p.elem.write(b, v.Index(i)); err != nil {
 			return nil, err
 		}
 	}
 	return b, nil
 }
 
-func omitted(f field, v reflect.Value) bool {
+func (f *field) omitted(v reflect.Value) bool {
 	if f.always {
 		return false
 	}
-	if v.Kind() == reflect.Slice {
+	switch f.plan.kind {
+	case reflect.Slice, reflect.String:
 		return v.Len() == 0
+	case reflect.Pointer:
+		return v.IsNil()
+	case reflect.Int64, reflect.Int:
+		return v.Int() == 0
 	}
 	return v.IsZero()
 }
 
-func appendStruct(b []byte, v reflect.Value) ([]byte, error) {
-	fields := layout(v.Type())
-	n := 0
-	for _, f := range fields {
-		if !omitted(f, v.Field(f.index)) {
-			n++
+func (p *plan) writeStruct(b []byte, v reflect.Value) ([]byte, error) {
+	var room [64]int
+	present := room[:0] // of the fields
+	for i := range p.fields {
+		if f := &p.fields[i]; !f.omitted(v.Field(f.index)) {
+			present = append(present, i)
 		}
 	}
-	b = appendHead(b, majorMap, uint64(n))
+	b = appendHead(b, majorMap, uint64(len(present)))
 	var err error
-	for _, f := range fields {
-		if omitted(f, v.Field(f.index)) {
-			continue
-		}
+	for _, i := range present {
+		f := &p.fields[i]
 		b = append(b, f.key...)
-		if b, err = appendValue(b, v.Field(f.index)); err != nil {
+		if b, err = f.plan.write(b, v.Field(f.index)); err != nil {
 			return nil, fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
@@ -184,9 +218,19 @@ func appendStruct(b []byte, v reflect.Value) ([]byte, error) {
 }
 
 // unmarshal fills v, a pointer, from exactly the bytes marshal would give for it.
-func unmarshal(data []byte, v any) error {
-	d := &reader{b: data}
-	if err := d.value(reflect.ValueOf(v).Elem()); err != nil {
+func unmarshal(data []byte, v any) error { return (&reader{b: data}).all(v) }
+
+// unmarshalShared is unmarshal for a value whose bytes may be parts of data.
+func unmarshalShared(data []byte, v any) error { return (&reader{b: data, shared: true}).all(v) }
+
+type reader struct {
+	b      []byte
+	shared bool // bytes that are read may be parts of b
+}
+
+func (d *reader) all(v any) error {
+	value := reflect.ValueOf(v).Elem()
+	if err := d.value(planOf(value.Type()), value); err != nil {
 		return err
 	}
 	if len(d.b) != 0 {
@@ -195,7 +239,16 @@ func unmarshal(data []byte, v any) error {
 	return nil
 }
 
-type reader struct{ b []byte }
+// kept is s for a value that outlives the reading.
+func (d *reader) kept(s []byte) []byte {
+	switch {
+	case d.shared:
+		return s[:len(s):len(s)]
+	case len(s) == 0:
+		return []byte{}
+	}
+	return bytes.Clone(s)
+}
 
 func (d *reader) head() (major byte, n uint64, err error) {
 	if len(d.b) == 0 {
@@ -274,11 +327,11 @@ func (d *reader) items(major byte) (int, error) {
 	return int(n), nil
 }
 
-func (d *reader) value(v reflect.Value) error {
-	switch v.Kind() {
+func (d *reader) value(p *plan, v reflect.Value) error {
+	switch p.kind {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
-		return d.value(v.Elem())
+		return d.value(p.elem, v.Elem())
 	case reflect.Interface:
 		return d.scalar(v)
 	case reflect.String:
@@ -316,9 +369,17 @@ func (d *reader) value(v reflect.Value) error {
 		reflect.Copy(v, reflect.ValueOf(s))
 		return nil
 	case reflect.Slice:
-		return d.slice(v)
+		if p.raw {
+			s, err := d.raw(majorBytes)
+			if err != nil {
+				return err
+			}
+			v.SetBytes(d.kept(s))
+			return nil
+		}
+		return d.list(p, v)
 	case reflect.Struct:
-		return d.structure(v)
+		return d.structure(p, v)
 	}
 	return fmt.Errorf("%w: %s cannot be read", errCBOR, v.Type())
 }
@@ -353,10 +414,7 @@ func (d *reader) scalar(v reflect.Value) error {
 	case majorBytes:
 		var s []byte
 		s, err = d.raw(majorBytes)
-		got = bytes.Clone(s)
-		if got.([]byte) == nil {
-			got = []byte{}
-		}
+		got = d.kept(s)
 	default:
 		got, err = d.int()
 	}
@@ -367,34 +425,26 @@ func (d *reader) scalar(v reflect.Value) error {
 	return nil
 }
 
-func (d *reader) slice(v reflect.Value) error {
-	if v.Type().Elem().Kind() == reflect.Uint8 {
-		s, err := d.raw(majorBytes)
-		if err != nil {
-			return err
-		}
-		v.SetBytes(bytes.Clone(s))
-		return nil
-	}
+func (d *reader) list(p *plan, v reflect.Value) error {
 	n, err := d.items(majorArray)
 	if err != nil {
 		return err
 	}
 	v.Set(reflect.MakeSlice(v.Type(), n, n))
 	for i := range n {
-		if err := d.value(v.Index(i)); err != nil {
+		if err := d.value(p.elem, v.Index(i)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *reader) structure(v reflect.Value) error {
+func (d *reader) structure(p *plan, v reflect.Value) error {
 	n, err := d.items(majorMap)
 	if err != nil {
 		return err
 	}
-	fields := layout(v.Type())
+	fields := p.fields
 	for range n {
 		key, err := d.raw(majorText)
 		if err != nil {
@@ -407,13 +457,13 @@ func (d *reader) structure(v reflect.Value) error {
 		if len(fields) == 0 || fields[0].name != string(key) {
 			return fmt.Errorf("%w: field %.40q is unknown, twice or out of order, or one before it is missing", errCBOR, key)
 		}
-		f := fields[0]
+		f := &fields[0]
 		fields = fields[1:]
 		value := v.Field(f.index)
-		if err := d.value(value); err != nil {
+		if err := d.value(f.plan, value); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		if omitted(f, value) {
+		if f.omitted(value) {
 			return fmt.Errorf("%w: field %q is there with nothing in it", errCBOR, f.name)
 		}
 	}

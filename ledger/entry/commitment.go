@@ -34,7 +34,7 @@ func Commit(fields []Field, random io.Reader) (*Opening, Commitment, error) {
 	if len(fields) > maxFields {
 		return nil, Commitment{}, fmt.Errorf("commitment of %d fields, at most %d", len(fields), maxFields)
 	}
-	o := &Opening{Fields: slices.Clone(fields)}
+	o := &Opening{Fields: slices.Clone(fields), Padding: make([][]byte, 0, paddedTo(len(fields))-len(fields))}
 	slices.SortFunc(o.Fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	padded := paddedTo(len(fields))
 	noise := make([]byte, saltSize*padded)
@@ -66,15 +66,18 @@ func paddedTo(n int) int {
 }
 
 func commitmentOf(root [32]byte, padded int) Commitment {
-	sum := sha256.Sum256(append([]byte(commitmentDomain), root[:]...))
+	var data [len(commitmentDomain) + 32]byte
+	copy(data[copy(data[:], commitmentDomain):], root[:])
+	sum := sha256.Sum256(data[:])
 	return Commitment{Value: sum[:], Padded: int64(padded)}
 }
 
-func (f Field) leaf() ([32]byte, error) {
+func (f *Field) leaf() ([32]byte, error) {
 	if len(f.Salt) != saltSize {
 		return [32]byte{}, fmt.Errorf("field %q: salt of %d bytes", f.Name, len(f.Salt))
 	}
-	data := append([]byte{0}, f.Salt...)
+	var room [128]byte // enough for most
+	data := append(room[:1], f.Salt...)
 	data = appendHead(data, majorArray, 2)
 	data = appendText(data, f.Name)
 	switch v := f.Value.(type) {
@@ -90,52 +93,59 @@ func (f Field) leaf() ([32]byte, error) {
 	return sha256.Sum256(data), nil
 }
 
-func (o *Opening) leaves() ([][32]byte, error) {
-	n := len(o.Fields) + len(o.Padding)
+// leaves puts the leaves into level, which has room for as many as a commitment can have.
+func (o *Opening) leaves(level *[maxFields][32]byte) (n int, err error) {
+	n = len(o.Fields) + len(o.Padding)
 	if len(o.Fields) > maxFields || n != paddedTo(len(o.Fields)) {
-		return nil, fmt.Errorf("opening of %d fields and %d padding leaves", len(o.Fields), len(o.Padding))
+		return 0, fmt.Errorf("opening of %d fields and %d padding leaves", len(o.Fields), len(o.Padding))
 	}
-	leaves := make([][32]byte, 0, n)
-	for i, f := range o.Fields {
+	for i := range o.Fields {
+		f := &o.Fields[i]
 		if i > 0 && o.Fields[i-1].Name >= f.Name {
-			return nil, fmt.Errorf("field %q is twice or out of order", f.Name)
+			return 0, fmt.Errorf("field %q is twice or out of order", f.Name)
 		}
-		leaf, err := f.leaf()
-		if err != nil {
-			return nil, err
+		if level[i], err = f.leaf(); err != nil {
+			return 0, err
 		}
-		leaves = append(leaves, leaf)
 	}
-	for _, p := range o.Padding {
+	var data [1 + saltSize]byte
+	for i, p := range o.Padding {
 		if len(p) != saltSize {
-			return nil, fmt.Errorf("padding leaf of %d bytes", len(p))
+			return 0, fmt.Errorf("padding leaf of %d bytes", len(p))
 		}
-		leaves = append(leaves, sha256.Sum256(append([]byte{0}, p...)))
+		copy(data[1:], p)
+		level[len(o.Fields)+i] = sha256.Sum256(data[:])
 	}
-	return leaves, nil
+	return n, nil
 }
 
 func (o *Opening) root() ([32]byte, error) {
-	level, err := o.leaves()
+	var room [maxFields][32]byte
+	n, err := o.leaves(&room)
 	if err != nil {
 		return [32]byte{}, err
 	}
+	level := room[:n]
 	for len(level) > 1 { // the number of leaves is a power of two
 		level = above(level)
 	}
 	return level[0], nil
 }
 
+// above puts the nodes over a level into its first half.
 func above(level [][32]byte) [][32]byte {
-	up := make([][32]byte, 0, len(level)/2)
 	for i := 0; i < len(level); i += 2 {
-		up = append(up, nodeHash(level[i], level[i+1]))
+		level[i/2] = nodeHash(level[i], level[i+1])
 	}
-	return up
+	return level[:len(level)/2]
 }
 
 func nodeHash(left, right [32]byte) [32]byte {
-	return sha256.Sum256(slices.Concat([]byte{1}, left[:], right[:]))
+	var data [65]byte
+	data[0] = 1
+	copy(data[1:], left[:])
+	copy(data[33:], right[:])
+	return sha256.Sum256(data[:])
 }
 
 // Verify checks that the opening is the commitment's. The error wraps ErrOpening.
@@ -161,14 +171,14 @@ type FieldOpening struct {
 // Open gives the opening of one field, or false if there is no such field.
 func (o *Opening) Open(name string) (*FieldOpening, bool) {
 	i := slices.IndexFunc(o.Fields, func(f Field) bool { return f.Name == name })
-	level, err := o.leaves()
+	var room [maxFields][32]byte
+	n, err := o.leaves(&room)
 	if i < 0 || err != nil {
 		return nil, false
 	}
 	open := &FieldOpening{Field: o.Fields[i], Index: int64(i)}
-	for len(level) > 1 {
-		sibling := level[i^1]
-		open.Path = append(open.Path, sibling[:])
+	for level := room[:n]; len(level) > 1; {
+		open.Path = append(open.Path, bytes.Clone(level[i^1][:]))
 		level, i = above(level), i/2
 	}
 	return open, true
@@ -212,7 +222,7 @@ func DecodeOpening(data []byte) (*Opening, error) {
 		return nil, fmt.Errorf("opening of %d bytes, at most %d", len(data), maxOpening)
 	}
 	o := new(Opening)
-	if err := unmarshal(data, o); err != nil {
+	if err := unmarshalShared(bytes.Clone(data), o); err != nil {
 		return nil, fmt.Errorf("opening: %w", err)
 	}
 	return o, nil

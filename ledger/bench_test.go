@@ -229,49 +229,48 @@ func letters(n int) string {
 	return strings.Map(func(r rune) rune { return r - '0' + 'a' }, strconv.Itoa(n))
 }
 
-// replayRates reads the log as a restart does and as an auditor does, from memory.
+// replayRates reads the log as a restart does, from the database and from memory, and as an auditor does.
 func (c *founded) replayRates() {
 	c.t.Helper()
 	var log []logRow
-	require.NoError(c.t, c.l.store.replay(c.ctx, c.l.store.pool, func(row *logRow) error {
-		if len(log) < benchLog {
-			log = append(log, *row)
-		}
+	require.NoError(c.t, readLog(c.ctx, c.l.store.pool, func(rows []logRow) error {
+		log = append(log, rows[:min(len(rows), benchLog-len(log))]...)
 		return nil
 	}))
 	loc, err := time.LoadLocation(c.cfg.TZ)
 	require.NoError(c.t, err)
-	perSecond := func(fn func(row *logRow) error) float64 {
+	perSecond := func(n int64, fn func() error) float64 {
 		start := time.Now()
-		for i := range log {
-			require.NoError(c.t, fn(&log[i]))
-		}
-		return float64(len(log)) / time.Since(start).Seconds()
+		require.NoError(c.t, fn())
+		return float64(n) / time.Since(start).Seconds()
 	}
 	for range benchRounds {
-		decode := perSecond(func(row *logRow) error {
-			_, err := entry.Decode(row.Leaf)
-			return err
+		n := int64(len(log))
+		decode := perSecond(n, func() error {
+			for i := range log {
+				if _, err := entry.Decode(log[i].Leaf); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
-		state := rules.NewState(loc)
-		said("replay", perSecond(func(row *logRow) error {
-			e, err := entry.Decode(row.Leaf)
-			if err != nil {
-				return err
-			}
-			if row.Sealed != nil {
-				o, err := entry.DecodeOpening(row.Sealed)
-				if err != nil {
-					return err
-				}
-				if err := e.Unseal(o); err != nil {
-					return err
-				}
-			}
-			return rules.Apply(state, *e)
+		into := &sequencer{store: c.l.store, log: &treeLog{}, state: rules.NewState(loc), bound: map[syntax.DID]*entry.Bind{}}
+		said("replay", perSecond(n, func() error {
+			return replay(c.ctx, func(_ context.Context, give func([]logRow) error) error { return give(log) }, into.replayed)
 		}), decode)
+		size := c.l.seq.log.size()
+		again := &sequencer{store: c.l.store, log: &treeLog{}, state: rules.NewState(loc), bound: map[syntax.DID]*entry.Bind{}}
+		said("load", perSecond(size, func() error { return c.l.store.replay(c.ctx, c.l.store.pool, again.replayed) }), decode)
+		require.Equal(c.t, size, again.log.size())
 		auditor := audit.New(c.cfg.DID.String())
-		said("audit", perSecond(func(row *logRow) error { return auditor.Add(row.Seq, row.Leaf) }), decode)
+		said("audit", perSecond(n, func() error {
+			for i := range log {
+				if err := auditor.Add(log[i].Seq, log[i].Leaf); err != nil {
+					return err
+				}
+			}
+			return nil
+		}), decode)
 	}
 }
 

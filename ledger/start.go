@@ -95,29 +95,12 @@ func (s *sequencer) load(ctx context.Context) error {
 }
 
 // replayed takes one stored entry back into the tree and the state.
-func (s *sequencer) replayed(row *logRow) error {
-	hash := tlog.LeafHash(row.Leaf)
-	if string(hash[:]) != string(row.Hash) {
-		return broken("entry %d is not what its hash says", row.Seq)
-	}
-	e, err := entry.Decode(row.Leaf)
-	if err != nil {
-		return broken("entry %d: %w", row.Seq, err)
-	}
-	if row.Sealed != nil {
-		o, err := entry.DecodeOpening(row.Sealed)
-		if err != nil {
-			return broken("opening of entry %d: %w", row.Seq, err)
-		}
-		if err := e.Unseal(o); err != nil {
-			return broken("opening of entry %d: %w", row.Seq, err)
-		}
-	}
+func (s *sequencer) replayed(e *entry.Entry, leaf tlog.Hash) error {
 	if err := rules.Apply(s.state, *e); err != nil {
-		return broken("entry %d: %w", row.Seq, err)
+		return broken("entry %d: %w", e.Seq, err)
 	}
 	s.note(e)
-	return s.log.replayed(hash)
+	return s.log.replayed(leaf)
 }
 
 // checkTree compares the stored head and nodes with the tree of the leaves.

@@ -97,38 +97,6 @@ func (s *store) leaves(ctx context.Context, from, n int64) ([][]byte, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[[]byte])
 }
 
-// replay gives fn every entry in order with what stands of its opening. It reads in pages: a long log is no long statement.
-func (*store) replay(ctx context.Context, q querier, fn func(row *logRow) error) error {
-	const (
-		size = 5000
-		page = `select e.seq, e.leaf, e.hash, o.sealed from entry e left join opening o using (seq) where e.seq >= $1 order by e.seq limit $2`
-	)
-	for from := int64(0); ; {
-		rows, err := q.Query(ctx, page, from, size)
-		if err != nil {
-			return fmt.Errorf("read the log from %d: %w", from, err)
-		}
-		list, err := pgx.CollectRows(rows, pgx.RowToStructByName[logRow])
-		if err != nil {
-			return fmt.Errorf("read the log from %d: %w", from, err)
-		}
-		for i := range list {
-			if err := fn(&list[i]); err != nil {
-				return err
-			}
-		}
-		if len(list) < size {
-			return nil
-		}
-		from = list[len(list)-1].Seq + 1
-	}
-}
-
-type logRow struct {
-	Seq                int64
-	Leaf, Hash, Sealed []byte
-}
-
 func (*store) nodes(ctx context.Context, q querier) ([]tlog.Hash, error) {
 	rows, err := q.Query(ctx, `select hash from node order by idx`)
 	if err != nil {

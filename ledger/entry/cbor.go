@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"reflect"
 	"slices"
@@ -225,7 +226,22 @@ func unmarshalShared(data []byte, v any) error { return (&reader{b: data, shared
 
 type reader struct {
 	b      []byte
-	shared bool // bytes that are read may be parts of b
+	shared bool   // bytes that are read may be parts of b
+	seen   *texts // may be nil
+}
+
+// texts are texts that were read before: what comes again and again, such as a task's uri, is kept once.
+type texts struct {
+	seed maphash.Seed
+	last [1 << 10]string // by hash
+}
+
+func (t *texts) of(s []byte) string {
+	at := &t.last[maphash.Bytes(t.seed, s)%uint64(len(t.last))]
+	if *at != string(s) {
+		*at = string(s)
+	}
+	return *at
 }
 
 func (d *reader) all(v any) error {
@@ -312,6 +328,9 @@ func (d *reader) text() (string, error) {
 	}
 	if !utf8.Valid(s) {
 		return "", fmt.Errorf("%w: text is not UTF-8", errCBOR)
+	}
+	if d.seen != nil {
+		return d.seen.of(s), nil
 	}
 	return string(s), nil
 }

@@ -216,13 +216,13 @@ const maxOpening = 16 << 10
 // Encode is the opening's one form in bytes.
 func (o *Opening) Encode() ([]byte, error) { return marshal(o) }
 
-// DecodeOpening reads what Encode gives, and nothing else.
+// DecodeOpening reads what Encode gives, and nothing else. The opening keeps parts of data.
 func DecodeOpening(data []byte) (*Opening, error) {
 	if len(data) > maxOpening {
 		return nil, fmt.Errorf("opening of %d bytes, at most %d", len(data), maxOpening)
 	}
 	o := new(Opening)
-	if err := unmarshalShared(bytes.Clone(data), o); err != nil {
+	if err := unmarshalShared(data, o); err != nil {
 		return nil, fmt.Errorf("opening: %w", err)
 	}
 	return o, nil

@@ -3,6 +3,7 @@ package entry
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 )
 
 // The sizes of leaves.
@@ -38,16 +39,28 @@ func (e *Entry) Encode() ([]byte, error) {
 }
 
 // Decode reads a leaf. It accepts only what Encode gives.
-func Decode(leaf []byte) (*Entry, error) {
-	if len(leaf) > MaxListLeaf {
-		return nil, fmt.Errorf("%w: %d bytes", ErrLeaf, len(leaf))
+func Decode(leaf []byte) (*Entry, error) { return decode(&reader{b: leaf}) }
+
+// A Decoder reads many leaves of one log: texts that stand in several are kept once. It has one owner.
+type Decoder struct{ seen texts }
+
+// NewDecoder is a Decoder that has read nothing.
+func NewDecoder() *Decoder { return &Decoder{texts{seed: maphash.MakeSeed()}} }
+
+// Decode reads a leaf as Decode does.
+func (d *Decoder) Decode(leaf []byte) (*Entry, error) { return decode(&reader{b: leaf, seen: &d.seen}) }
+
+func decode(r *reader) (*Entry, error) {
+	size := len(r.b)
+	if size > MaxListLeaf {
+		return nil, fmt.Errorf("%w: %d bytes", ErrLeaf, size)
 	}
 	e := new(Entry)
-	if err := unmarshal(leaf, e); err != nil {
+	if err := r.all(e); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLeaf, err)
 	}
-	if len(leaf) > maxSize(e.Kind) {
-		return nil, fmt.Errorf("%w: %s of %d bytes, at most %d", ErrLeaf, e.Kind, len(leaf), maxSize(e.Kind))
+	if size > maxSize(e.Kind) {
+		return nil, fmt.Errorf("%w: %s of %d bytes, at most %d", ErrLeaf, e.Kind, size, maxSize(e.Kind))
 	}
 	if err := e.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLeaf, err)

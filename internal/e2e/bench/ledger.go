@@ -27,7 +27,8 @@ var ledgerRows = []ledgerRow{
 	{"mints/16", "ledger, mints of 16 callers", "entries/s", "one transaction per mint/s"},
 	{"mints/1024", "ledger, mints of 1024 callers", "entries/s", "one transaction per mint/s"},
 	{"verifications/1", "ledger, commits of one host to mints", "mints/s", "one transaction per mint/s"},
-	{"replay", "replay: decode, unseal, apply", "entries/s", "decode alone/s"},
+	{"replay", "replay: hash, decode, unseal, apply", "entries/s", "decode alone/s"},
+	{"load", "the same at a start, from the database", "entries/s", "decode alone/s"},
 	{"audit", "audit: decode, hash, check", "entries/s", "decode alone/s"},
 }
 

@@ -319,3 +319,33 @@ func TestDatabaseRestoredByOtherMeansCanBeMarked(t *testing.T) {
 	c.cfg.PDS = pds
 	require.NoError(t, c.attempt())
 }
+
+func TestRestoredLedgerAsksItsWitnesses(t *testing.T) { // L5
+	t.Parallel()
+	c := newCity(t)
+	ws := newWitnesses(c, false)
+	require.Equal(t, 200, c.call(c.city, "bindWitnesses", "", ws.in).Status)
+	f := c.published()
+	c.collect()
+	older := c.backup()
+	size := c.l.seq.log.size()
+	res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "idempotencyKey": "later"})
+	require.Equal(t, 200, res.Status, "%v", res.Body)
+	ws.list[1].down.Store(true)
+	c.clock.Advance(roundLife)
+	c.collect() // the repository has not heard of this entry, two of the three witnesses have
+	require.Len(t, f.records, 1)
+	c.stop()
+
+	ws.list[1].down.Store(false)
+	late := c.restored(older)
+	var behind *RestoredBehind
+	require.ErrorAs(t, late.attempt(), &behind)
+	require.Equal(t, []int64{size, size + 1}, []int64{behind.Have, behind.World})
+	require.Contains(t, behind.Source, "witness w")
+
+	ws.list[2].down.Store(true)
+	require.ErrorAs(t, late.attempt(), &behind, "of every quorum somebody has answered")
+	ws.list[0].down.Store(true)
+	require.ErrorIs(t, late.attempt(), ErrWorldUnknown, "the two that are silent could be a quorum")
+}

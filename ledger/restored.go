@@ -5,17 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/tlog"
-	"city-sync.org/citysync/lexicons"
 )
 
 // A restored log may be older than what the world has seen of it. Entries written on top of it would be a second history under one key,
@@ -131,59 +126,4 @@ func judge(log *treeLog, seen []Sighting) error {
 		return ahead
 	}
 	return nil
-}
-
-// seenAtPDS reads from the ledger's own repository how far it was published: its newest checkpoint, and its newest receipt, which may
-// be newer. It needs no session.
-func seenAtPDS(ctx context.Context, hc *http.Client, cfg Config, vkey string) ([]Sighting, error) {
-	c := &xrpc.Client{Base: cfg.PDS, HTTP: hc}
-	var seen []Sighting
-	note, _, err := newest(ctx, c, cfg, lexicons.LedgerCheckpoint)
-	if err != nil {
-		return nil, err
-	}
-	if note != "" {
-		cp, err := tlog.Open([]byte(note), vkey)
-		if err != nil {
-			return nil, fmt.Errorf("the newest checkpoint in the ledger's repository: %w", err)
-		}
-		seen = append(seen, Sighting{Source: "the ledger's repository", Size: cp.Size, Root: &cp.Root})
-	}
-	_, key, err := newest(ctx, c, cfg, lexicons.LedgerReceipt)
-	if err != nil {
-		return nil, err
-	}
-	if key != "" {
-		seq, err := strconv.ParseInt(key, 10, 62)
-		if err != nil {
-			return nil, fmt.Errorf("the newest receipt in the ledger's repository: %w", err)
-		}
-		seen = append(seen, Sighting{Source: "a receipt in the ledger's repository", Size: seq + 1})
-	}
-	return seen, nil
-}
-
-// newest gives the note, if it has one, and the key of a collection's newest record. Keys are sizes and indexes in twelve digits.
-func newest(ctx context.Context, c *xrpc.Client, cfg Config, coll string) (note, key string, err error) {
-	var out struct {
-		Records []struct {
-			URI   string `json:"uri"`
-			Value struct {
-				Note string `json:"note"`
-			} `json:"value"`
-		} `json:"records"`
-	}
-	params := url.Values{"repo": {cfg.DID.String()}, "collection": {coll}, "limit": {"1"}}
-	if err := c.Query(ctx, "com.atproto.repo.listRecords", params, &out); err != nil {
-		return "", "", fmt.Errorf("newest %s of the ledger's repository: %w", coll, err)
-	}
-	if len(out.Records) == 0 {
-		return "", "", nil
-	}
-	r := out.Records[0]
-	prefix := "at://" + cfg.DID.String() + "/" + coll + "/"
-	if len(r.URI) <= len(prefix) {
-		return "", "", fmt.Errorf("newest %s of the ledger's repository: %q", coll, r.URI)
-	}
-	return r.Value.Note, r.URI[len(prefix):], nil
 }

@@ -55,8 +55,8 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 		sign: func(size int64, root tlog.Hash) (*Checkpoint, error) {
 			return signCheckpoint(tlog.Checkpoint{Origin: cfg.DID.String(), Size: size, Root: root}, deps.LogKey, deps.Clock.Now())
 		},
-		world: func(ctx context.Context) ([]Sighting, error) { return seenAtPDS(ctx, deps.HTTP, cfg, vkey) },
 	}
+	s.world = (&outside{store: st, http: deps.HTTP, cfg: cfg, vkeys: []string{vkey}}).seen
 	s.free <- struct{}{}
 	if err := s.load(ctx); err != nil {
 		s.close()

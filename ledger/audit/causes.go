@@ -34,6 +34,9 @@ func Cited(e *entry.Entry) []entry.Cause {
 		list = append(list, entry.Cause{URI: e.Params.URI, CID: e.Params.CID})
 	case entry.KindMint:
 		list = append(list, entry.Cause{URI: e.Mint.Task.URI, CID: e.Mint.Task.CID})
+		if r := e.Mint.Resolution; r != nil && !slices.ContainsFunc(e.Causes, func(c entry.Cause) bool { return c.Ref() == *r }) {
+			list = append(list, entry.Cause{URI: r.URI, CID: r.CID})
+		}
 	}
 	return list
 }
@@ -62,7 +65,19 @@ func CheckCauses(e *entry.Entry, city syntax.DID, fetch Fetch) []Finding {
 	case entry.KindMint:
 		c.mint()
 	case entry.KindBurn:
-		c.burn()
+		b := e.Burn
+		c.redeemed(b.Price, b.UnitsMonth)
+	case entry.KindHold:
+		h := e.Hold
+		c.redeemed(h.Price, h.UnitsMonth)
+	case entry.KindReverse:
+		if e.Reverse.What == entry.KindMint {
+			c.correction()
+		}
+	case entry.KindPause:
+		c.stops(e.Pause.What, e.Pause.Subject, "paused")
+	case entry.KindResume:
+		c.stops(e.Resume.What, e.Resume.Subject, "live")
 	}
 	return c.findings
 }
@@ -186,6 +201,7 @@ func (c *causes) plan(uri string, r Record, p entry.EpochPlan) {
 	equal(c, uri, "endsAt", r.time("endsAt"), p.EndsAt)
 	equal(c, uri, "tz", r.text("tz"), p.TZ)
 	equal(c, uri, "phase", r.text("phase"), p.Phase)
+	equal(c, uri, "book", r.text("book"), p.Book)
 	equal(c, uri, "number of months", len(r.list("months")), len(p.Months))
 	for i, v := range r.list("months") {
 		if i < len(p.Months) {
@@ -270,15 +286,15 @@ func (c *causes) counted(o entry.CountedOffering) {
 	equal(c, o.URI, "creditsPerUnit", r.number("creditsPerUnit"), o.Credits)
 }
 
-func (c *causes) burn() {
-	b, uri := c.e.Burn, c.e.Causes[0].URI
+func (c *causes) redeemed(price, unitsMonth int64) {
+	uri := c.e.Causes[0].URI
 	r := c.offering(c.e.Causes[0])
 	if r == nil {
 		return
 	}
 	equal(c, uri, "author", authority(uri), c.e.Org)
-	equal(c, uri, "creditsPerUnit", r.number("creditsPerUnit"), b.Price)
-	equal(c, uri, "units a month", units(r), b.UnitsMonth)
+	equal(c, uri, "creditsPerUnit", r.number("creditsPerUnit"), price)
+	equal(c, uri, "units a month", units(r), unitsMonth)
 }
 
 func (c *causes) task() {
@@ -342,6 +358,9 @@ func (c *causes) mint() {
 		if r.object("subject").object("claim") != nil {
 			c.publicTask()
 		}
+	}
+	if m.Resolution != nil {
+		c.ruling(entry.Cause{URI: m.Resolution.URI, CID: m.Resolution.CID}, "verify-anew", m.Verifier)
 	}
 	for i, co := range m.CoSigners {
 		if i+1 >= len(c.e.Causes) {

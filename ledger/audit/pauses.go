@@ -56,7 +56,8 @@ func (a *Auditor) mayStop(e *entry.Entry, what, subject string) pauseKey {
 		a.check(e, t != nil && t.org == e.Org, "a %s of task %s, which %q did not publish", e.Kind, subject, e.Org)
 		a.check(e, a.mayRule(by), "%s may not rule on a task", by)
 	case entry.PauseOffering:
-		a.check(e, authority(subject) == by && e.Org == by, "a %s of offering %s by %s", e.Kind, subject, by)
+		a.check(e, authority(subject) == e.Org, "a %s of offering %s, which is not of %q", e.Kind, subject, e.Org)
+		a.check(e, by == e.Org || a.mayRule(by), "a %s of offering %s by %s", e.Kind, subject, by)
 	case entry.PauseTasks, entry.PauseClaims, entry.PauseMints, entry.PauseRedemptions:
 		a.check(e, subject == "", "a %s of all %s names %q", e.Kind, what, subject)
 		a.check(e, by == a.city, "%s may not stop %s", by, what)

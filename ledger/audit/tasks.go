@@ -181,7 +181,8 @@ func (a *Auditor) release(e *entry.Entry) {
 	case entry.ReleaseCancelled, entry.ReleaseExpired, entry.ReleaseVersion, entry.ReleaseWithdrawn:
 		a.check(e, len(e.Nullifier) == 0, "release as %s with a nullifier", r.Reason)
 		for _, c := range e.Causes {
-			a.check(e, authority(c.URI) == e.Org, "release caused by %s, which is not of %s", c.URI, e.Org)
+			ordered := r.Reason == entry.ReleaseCancelled && a.mayRule(authority(c.URI))
+			a.check(e, ordered || authority(c.URI) == e.Org, "release caused by %s, which is not of %s", c.URI, e.Org)
 		}
 	default:
 		a.found(e.Seq, "release for %q", r.Reason)

@@ -95,6 +95,18 @@ func inBook(k entry.Kind, book string) func(*entry.Entry) bool {
 	return func(e *entry.Entry) bool { return e.Kind == k && e.Book == book }
 }
 
+func paused(what string) func(*entry.Entry) bool {
+	return func(e *entry.Entry) bool { return e.Kind == entry.KindPause && e.Pause.What == what }
+}
+
+func byStranger(e *entry.Entry) { e.Causes[0].URI = "at://did:plc:stranger/x/y" }
+
+func correction(e *entry.Entry) bool {
+	return e.Kind == entry.KindReverse && e.Reverse.What == entry.KindMint
+}
+
+func anew(e *entry.Entry) bool { return e.Kind == entry.KindMint && e.Mint.Resolution != nil }
+
 const (
 	edited   = iota
 	inserted // a changed copy after the entry
@@ -194,7 +206,7 @@ func TestEvilYearsAreNamedByAnyone(t *testing.T) {
 		}, "is closed before it ended"},
 		{"an epoch closed twice", inserted, inBook(entry.KindEpochClose, rulestest.Book), 0, func(*entry.Entry) {}, "is closed twice"},
 		{"another digest", edited, is(entry.KindStateDigest), 1, func(e *entry.Entry) { e.StateDigest.Digest[0] ^= 1 }, "digest is"},
-		{"another sum of balances", edited, is(entry.KindStateDigest), 1, func(e *entry.Entry) { e.StateDigest.Balances[1].Sum++ }, "sum up to"},
+		{"another sum of balances", edited, is(entry.KindStateDigest), 2, func(e *entry.Entry) { e.StateDigest.Balances[1].Sum++ }, "sum up to"},
 		{"no balances", edited, is(entry.KindStateDigest), 0, func(e *entry.Entry) { e.StateDigest.Balances = nil }, "balances of standard are missing"},
 		{"balances twice", edited, is(entry.KindStateDigest), 0, func(e *entry.Entry) {
 			e.StateDigest.Balances = append(e.StateDigest.Balances, e.StateDigest.Balances[0])
@@ -203,6 +215,49 @@ func TestEvilYearsAreNamedByAnyone(t *testing.T) {
 		{"an event in another book", edited, inBook(entry.KindEpochOpen, festival), 0, func(e *entry.Entry) { e.Book = "other" }, "is not planned for other"},
 		{"a standard epoch in an event's book", edited, inBook(entry.KindEpochOpen, rulestest.Book), 0, func(e *entry.Entry) { e.Book = festival }, "is not planned for festival"},
 		{"a mint after the event", edited, inBook(entry.KindMint, festival), 0, func(e *entry.Entry) { e.Day = "2027-01-21" }, "a mint after the event"},
+		{"held by a stranger", edited, paused(entry.PauseTask), 0, byStranger, "did:plc:stranger may not rule on a task"},
+		{"held without an objection's end", edited, paused(entry.PauseTask), 0, func(e *entry.Entry) { e.Pause.Until = "2027-01-06T00:00:00Z" }, "until its ruling"},
+		{"a pause of no task", edited, paused(entry.PauseTask), 0, func(e *entry.Entry) { e.Pause.Subject = "at://did:plc:parks/x/y" }, "did not publish"},
+		{"a mint while it is held", dropped, is(entry.KindResume), 0, nil, "a mint while an objection holds its task"},
+		{"resumed by a stranger", edited, is(entry.KindResume), 0, byStranger, "did:plc:stranger may not rule on a task"},
+		{"resumed twice", inserted, is(entry.KindResume), 0, func(*entry.Entry) {}, "nothing is resumed"},
+		{"an offering stopped by another", edited, paused(entry.PauseOffering), 0, byStranger, "by did:plc:stranger"},
+		{"an offering stopped past its epoch", edited, paused(entry.PauseOffering), 0, func(e *entry.Entry) { e.Pause.Until = "2027-05-01T00:00:00Z" }, "past the epoch that counts it"},
+		{"a pause without a decision of the city", edited, paused(entry.PauseMints), 0, byStranger, "did:plc:stranger may not stop mints"},
+		{"a pause for months", edited, paused(entry.PauseMints), 0, func(e *entry.Entry) { e.Pause.Until = "2027-03-01T00:00:00Z" }, "a pause of mints from"},
+		{"a pause without an end", edited, paused(entry.PauseMints), 0, func(e *entry.Entry) { e.Pause.Until = "" }, "a pause of mints from"},
+		{"stopped twice by one decision", inserted, paused(entry.PauseMints), 0, func(*entry.Entry) {}, "a second pause of mints by"},
+		{"a pause cut short", inserted, paused(entry.PauseMints), 0, func(e *entry.Entry) {
+			e.Causes[0].URI += "2"
+			e.Pause.Until = "2027-01-05T00:00:00Z"
+		}, "cuts another one short"},
+		{"a mint while mints are stopped", edited, paused(entry.PauseMints), 0, func(e *entry.Entry) {
+			e.Org, e.Pause.Until = "", "2027-01-20T00:00:00Z"
+		}, "a mint while mints are paused"},
+		{"a burn while redemptions are stopped", edited, paused(entry.PauseMints), 0, func(e *entry.Entry) {
+			e.Org, e.Pause.What, e.Pause.Until = "", entry.PauseRedemptions, "2027-01-20T00:00:00Z"
+		}, "a burn while redemptions are paused"},
+		{"a task while tasks are stopped", edited, paused(entry.PauseMints), 0, func(e *entry.Entry) {
+			e.Org, e.Pause.What, e.Pause.Until = rulestest.Library, entry.PauseTasks, "2027-01-20T00:00:00Z"
+		}, "a task is accepted while tasks are paused"},
+		{"a pause of the weather", edited, paused(entry.PauseMints), 0, func(e *entry.Entry) { e.Pause.What = "weather" }, `a pause of "weather"`},
+		{"a mint taken back twice", inserted, correction, 0, func(*entry.Entry) {}, "a second reversal of entry"},
+		{"a mint taken back for more", edited, correction, 0, func(e *entry.Entry) { e.Amount, e.Votes = 32, 32 }, "reversal of 32, 16 were minted"},
+		{"a mint taken back by one alone", edited, correction, 0, func(e *entry.Entry) { e.Causes = e.Causes[:1] }, "a mint is reversed by 1 records"},
+		{"a mint taken back by a stranger", edited, correction, 0, byStranger, "did:plc:stranger may not verify"},
+		{"a mint taken back without the city", edited, correction, 0, func(e *entry.Entry) { e.Causes[1].URI = "at://did:plc:bus/x/y" }, "did:plc:bus may not order a correction"},
+		{"another's mint taken back", edited, correction, 0, func(e *entry.Entry) { e.Nullifier[0] ^= 1 }, "under the nullifier of another claim"},
+		{"votes left after a correction", edited, correction, 0, func(e *entry.Entry) { e.Votes = 1 }, "1 votes for 8 credits"},
+		{"paid anew without the city", edited, anew, 0, func(e *entry.Entry) {
+			e.Mint.Resolution.URI = "at://did:plc:bus/x/y"
+			e.Causes[1].URI = "at://did:plc:bus/x/y"
+		}, "did:plc:bus may not rule on a mint"},
+		{"paid anew without a ruling", edited, anew, 0, func(e *entry.Entry) { e.Mint.Resolution, e.Causes = nil, e.Causes[:1] }, "did:plc:auditor may not verify for did:plc:parks"},
+		{"paid anew what was not rejected", edited, is(entry.KindMint), 0, func(e *entry.Entry) {
+			r := entry.Cause{URI: "at://did:plc:city/org.city-sync.gov.resolution/x", CID: "bafyr"}
+			e.Mint.Resolution = new(r.Ref())
+			e.Causes = append(e.Causes, r)
+		}, "a ruling pays a claim that was not rejected"},
 		{"later kinds under the first rules", edited, is(entry.KindRulesVersion), 0, func(e *entry.Entry) { e.RulesVersion.Version = 1 }, "under rules version 1, which has none"},
 		{"rules set back", inserted, is(entry.KindRulesVersion), 0, func(e *entry.Entry) { e.RulesVersion.Version = 1 }, "rules version 1 after version 2"},
 	} {

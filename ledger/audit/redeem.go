@@ -25,6 +25,7 @@ type spend struct {
 	till   string
 	day    string // of the burn or capture
 	until  string // last day of a hold
+	cause  entry.Cause
 	state  spendState
 	ended  int64   // seq of what captured or voided a hold
 	undone int64   // seq of what reversed it
@@ -105,7 +106,7 @@ func (a *Auditor) hold(e *entry.Entry) {
 	if s == nil {
 		return
 	}
-	s.until = h.Until
+	s.until, s.cause = h.Until, e.Causes[0]
 	a.inMonth(e, a.bookOf(e))
 	days := daysBetween(e.Day, h.Until)
 	a.check(e, days >= 0 && days <= maxHoldDays && h.Until <= a.lastDay(s.epoch.open.EndsAt), "a hold on %s until %s", e.Day, h.Until)
@@ -136,6 +137,7 @@ func (a *Auditor) capture(e *entry.Entry) {
 	if s == nil {
 		return
 	}
+	a.check(e, e.Causes[0] == s.cause, "its cause is another than its hold's")
 	a.check(e, e.Capture.Till == s.till, "captured at till %s, the hold is for %s", e.Capture.Till, s.till)
 	a.check(e, e.Day <= s.until, "captured on %s, the hold was good until %s", e.Day, s.until)
 	s.state, s.day = burned, e.Day

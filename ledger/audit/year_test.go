@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -49,6 +50,7 @@ func newYear(t testing.TB) *year {
 	w.Must(library)
 	w.Must(w.Role(rulestest.Parks, rules.RoleIssuer))
 	w.Must(w.Role(rulestest.Bus, rules.RoleRedeemer))
+	w.Must(w.Role(rulestest.Auditor, rules.RoleVerifier))
 	town := &rulestest.Town{World: w, Ride: w.Offer(rulestest.Bus, "ride", 1000, 500, 200, 4)}
 	w.Must(rules.OpenEpoch{Now: w.Now, Epoch: rulestest.Epoch, Book: rulestest.Book, Offerings: []rules.Offering{town.Ride}})
 	w.Now = w.At("2027-01-04 09:00")
@@ -87,6 +89,33 @@ func (y *year) counters() {
 	y.Must(y.PutAside(1, 2))
 	y.Must(rules.EndHold{Now: y.Now, Hold: y.Last(), Reason: entry.VoidCancelled})
 	y.Must(y.PutAside(2, 1))
+}
+
+// rulings stop things and let them go on, correct a mint and pay a rejection after all.
+func (y *year) rulings(task rules.AcceptTask, first rules.Mint, rejected []byte) {
+	city := func(collection, key string) entry.Cause { return y.Ref(rulestest.City, collection, key) }
+	y.Must(rules.Pause{Now: y.Now, What: entry.PauseTask, Subject: task.First, Reason: "objection", Record: city("gov.resolution", "heard")})
+	y.Must(rules.Resume{Now: y.Now, What: entry.PauseTask, Subject: task.First, Reason: "upheld", Record: city("gov.resolution", "ruled")})
+	status := y.Ref(rulestest.Bus, "offer.offeringStatus", "ride")
+	y.Must(rules.Pause{Now: y.Now, What: entry.PauseOffering, Subject: y.Ride.Record.URI, Reason: "repair", Record: status})
+	y.Must(rules.Resume{Now: y.Now, What: entry.PauseOffering, Subject: y.Ride.Record.URI, Reason: "repaired", Record: status})
+	y.Must(rules.Correct{
+		Now: y.Now, Record: y.Ref(rulestest.Parks, "work.verification", "less"), Author: rulestest.Parks, Signed: true, Supersedes: first.Record.Ref(),
+		Resolution: new(city("gov.resolution", "ruled")), Token: first.Token, Outcome: entry.OutcomePartial, Minutes: 60, Credits: 8,
+	})
+	anew := y.Verify(task, rejected)
+	anew.Author, anew.Record = rulestest.Auditor, y.Ref(rulestest.Auditor, "work.verification", "anew")
+	anew.Upheld = new(city("gov.resolution", "paid"))
+	y.Must(anew)
+	for _, what := range []string{entry.PauseMints, entry.PauseClaims} {
+		y.Must(rules.Pause{
+			Now: y.Now, What: what, Org: rulestest.Parks, Until: y.Now.Add(72 * time.Hour), Reason: "flood", Record: city("gov.decision", "stop"),
+		})
+	}
+	y.Must(rules.Pause{
+		Now: y.Now, What: entry.PauseTasks, Until: y.Now.Add(72 * time.Hour), Reason: "flood", Record: city("gov.decision", "stop"),
+	})
+	y.Must(rules.Resume{Now: y.Now, What: entry.PauseTasks, Reason: "dry", Record: city("gov.decision", "go")})
 }
 
 // party is the event: its own book, window and end.
@@ -148,9 +177,13 @@ func live(t testing.TB) *year {
 	reject := y.Verify(task, kept)
 	reject.Outcome = entry.OutcomeRejected
 	y.Must(reject)
-	y.Must(y.Verify(task, again))
+	first := y.Verify(task, again)
+	y.Must(first)
 	y.counters()
+	y.rulings(task, first, kept)
 	y.on("2027-01-05 09:00")
+	y.sweep() // two pauses stand
+	y.on("2027-01-08 09:00")
 	y.sweep()
 	y.party()
 	y.on("2027-02-01 08:00")
@@ -194,7 +227,7 @@ func TestAYearInWhichEverythingHappensHasNoFindings(t *testing.T) {
 	y := live(t)
 	for _, k := range []entry.Kind{
 		entry.KindHold, entry.KindCapture, entry.KindVoid, entry.KindReverse, entry.KindDormant, entry.KindExpire, entry.KindEpochClose,
-		entry.KindStateDigest,
+		entry.KindStateDigest, entry.KindPause, entry.KindResume,
 	} {
 		n := 0
 		for _, e := range y.Entries {

@@ -86,7 +86,8 @@ func laterSamples(ref entry.Ref, account *entry.Sealed, token []byte, months []e
 		{Kind: entry.KindBind, At: at, Bind: &entry.Bind{What: entry.BindLogKey, Key: "did:plc:l+00000000+AA", Quorum: []entry.Sign{{Key: "w", Sig: hash}}}},
 		{Kind: entry.KindHold, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Causes: []entry.Cause{cause("did:plc:b")}, Params: &ref, Sealed: account,
 			Hold: &entry.Hold{Offering: ref, Units: 2, Price: 2, Month: 1, UnitsBefore: 1, UnitsMonth: 5, Till: "abc", Until: "2027-01-06"}},
-		{Kind: entry.KindCapture, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Sealed: account, Capture: &entry.Capture{Hold: 12, Till: "abc"}},
+		{Kind: entry.KindCapture, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Causes: []entry.Cause{cause("did:plc:b")}, Params: &ref, Sealed: account,
+			Capture: &entry.Capture{Hold: 12, Till: "abc"}},
 		{Kind: entry.KindVoid, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Void: &entry.Void{Hold: 12, Reason: "expired"}},
 		{Kind: entry.KindReverse, Epoch: epoch, Book: book, Org: "did:plc:b", Amount: 4, Reverse: &entry.Reverse{
 			Of: 13, What: entry.KindCapture, Reason: "refused", Till: "abc",

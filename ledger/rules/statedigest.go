@@ -83,7 +83,7 @@ func (s *State) BalanceProof(id entry.Account, book string) (shares [2]entry.Sha
 }
 
 // facts are the public facts, at the time of the digest.
-func (s *State) facts(_ string) *entry.Facts {
+func (s *State) facts(at string) *entry.Facts {
 	f := &entry.Facts{Entries: s.size, Rules: s.version}
 	for name, b := range s.books {
 		f.Book(name, b.stock.A, b.stock.D, b.flow.I, b.flow.B, b.flow.X)
@@ -102,6 +102,15 @@ func (s *State) facts(_ string) *entry.Facts {
 	}
 	for seq, h := range s.aside {
 		f.Hold(seq, h.amount)
+	}
+	for k, p := range s.pauses {
+		until := ""
+		if !p.until.IsZero() {
+			until = entry.FormatTime(p.until)
+		}
+		if until == "" || at < until { // one layout, so text orders as time
+			f.Pause(k.what, k.subject, string(k.org), until)
+		}
 	}
 	for k, n := range s.units {
 		f.Units(k.book, k.epoch, k.offering, int64(k.month), n)

@@ -117,6 +117,14 @@ func (s *sequencer) checkTree(ctx context.Context, q querier, size int64, root t
 			return broken("the log's root is %s, its head says %s", have, root)
 		}
 	}
+	var stray int64
+	const outside = `select count(*) from opening where seq < 0 or seq >= $1`
+	if err := q.QueryRow(ctx, outside, size).Scan(&stray); err != nil {
+		return fmt.Errorf("openings outside the log: %w", err)
+	}
+	if stray > 0 {
+		return broken("%d openings are of entries that the log does not have", stray)
+	}
 	stored, err := s.store.nodes(ctx, q)
 	if err != nil {
 		return err

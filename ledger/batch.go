@@ -26,6 +26,8 @@ type batch struct {
 	entries []staged
 	seq     *sequencer
 
+	forgotten []forgotten // last of all: what this batch itself wrote about them is destroyed too
+
 	commands []*command
 	outcomes []outcome
 	totals   []rules.Totals // with the batch's entries; for readers, after its COMMIT

@@ -42,6 +42,8 @@ func (l *Ledger) routes() http.Handler {
 	mux.Procedure(nsid+"pause", l.pause)
 	mux.Procedure(nsid+"resume", l.resume)
 	mux.Procedure(nsid+"bindStaff", l.bindStaff)
+	mux.Query(nsid+"getOpening", l.getOpening)
+	mux.Procedure(nsid+"eraseAccount", l.eraseAccount)
 	mux.Handle("GET /checkpoint", http.HandlerFunc(l.serveCheckpoint))
 	mux.Handle("GET /checkpoint/cosigned", http.HandlerFunc(l.serveCosigned))
 	mux.Handle("GET /checkpoint/open", http.HandlerFunc(l.serveRound))

@@ -74,7 +74,8 @@ func (l *Ledger) activate(c *xrpc.Call) (any, error) {
 			if err != nil {
 				return nil, err
 			}
-			return map[string]any{"seq": entries[0].Seq, "status": "activated"}, nil
+			// Who was forgotten and comes back is a new account, and its records count again.
+			return map[string]any{"seq": entries[0].Seq, "status": "activated"}, unmark(ctx, b.tx, resident)
 		})
 	})
 }

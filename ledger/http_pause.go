@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -162,6 +163,10 @@ func (l *Ledger) bindStaff(c *xrpc.Call) (any, error) {
 			}
 			if len(entries) == 0 {
 				return map[string]any{"status": "already"}, nil
+			}
+			const keep = `insert into staff_entry (did, seq) values ($1, $2)`
+			if _, err := b.tx.Exec(ctx, keep, in.Resident.String(), entries[0].Seq); err != nil {
+				return nil, fmt.Errorf("staff: %w", err)
 			}
 			return map[string]any{"status": "bound", "seq": entries[0].Seq}, nil
 		})

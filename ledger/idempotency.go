@@ -26,6 +26,7 @@ type request struct {
 
 const maxIdempotencyKey = 64
 
+// newRequest hashes the body with the caller's key, which is kept nowhere: a body that is a short name is not guessed from its hash.
 func newRequest(method, caller, key string, body any) (*request, error) {
 	if key == "" || len(key) > maxIdempotencyKey {
 		return nil, xrpc.InvalidRequest("idempotencyKey must have 1 to %d bytes", maxIdempotencyKey)
@@ -34,7 +35,7 @@ func newRequest(method, caller, key string, body any) (*request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("request of %s: %w", method, err)
 	}
-	return &request{caller: caller, key: key, body: sha256.Sum256(append([]byte(method+"\n"), raw...))}, nil
+	return &request{caller: caller, key: key, body: sha256.Sum256(append([]byte(method+"\n"+key+"\n"), raw...))}, nil
 }
 
 func (r *request) hash() []byte {
@@ -95,8 +96,8 @@ func (r *request) once(ctx context.Context, b *batch, run func() (any, error)) (
 	}
 	// A key seals one answer only, ever: the constant nonce is used once.
 	sealed := aead.Seal(nil, make([]byte, aead.NonceSize()), raw, nil)
-	const keep = `insert into idempotency (key, body, answer, at) values ($1, $2, $3, $4)`
-	if _, err := b.tx.Exec(ctx, keep, r.hash(), r.body[:], sealed, b.now); err != nil {
+	const keep = `insert into idempotency (key, body, answer, at, caller) values ($1, $2, $3, $4, $5)`
+	if _, err := b.tx.Exec(ctx, keep, r.hash(), r.body[:], sealed, b.now, r.caller); err != nil {
 		return nil, fmt.Errorf("keep answer: %w", err)
 	}
 	return json.RawMessage(raw), nil

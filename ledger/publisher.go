@@ -103,7 +103,7 @@ func (p *publisher) step(ctx context.Context, force bool) (bool, error) {
 }
 
 // receiptKinds are the entries of which receipts are published.
-var receiptKinds = []string{string(entry.KindMint), string(entry.KindBurn)}
+var receiptKinds = entry.WithReceipt("")
 
 type record struct {
 	coll, rkey string

@@ -193,6 +193,9 @@ func (in *intake) take(
 		part := changes[:changesAtOnce]
 		changes = changes[changesAtOnce:]
 		_, err := in.seq.must(ctx, "intake part", func(ctx context.Context, b *batch) (any, error) {
+			if gone, err := wasForgotten(ctx, b.tx, did); gone || err != nil {
+				return nil, err
+			}
 			return nil, in.turn(b).changes(ctx, part)
 		})
 		if err != nil {
@@ -200,6 +203,9 @@ func (in *intake) take(
 		}
 	}
 	_, err := in.seq.must(ctx, "intake", func(ctx context.Context, b *batch) (any, error) {
+		if gone, err := wasForgotten(ctx, b.tx, did); gone || err != nil {
+			return nil, errors.Join(err, putCursor(ctx, b.tx, host, seq))
+		}
 		have, err := repoState(ctx, b.tx, did)
 		if err != nil {
 			return nil, err
@@ -225,8 +231,17 @@ func (in *intake) take(
 }
 
 // Account implements follow.Sink. An account that is away changes nothing: what it signed stays signed.
-func (in *intake) Account(ctx context.Context, host string, seq int64, _ syntax.DID, _ bool, _ string) error {
-	return in.cursor(ctx, host, seq)
+// Of one who was forgotten here and is deleted there, not even the mark that keeps its records out is needed any more.
+func (in *intake) Account(ctx context.Context, host string, seq int64, did syntax.DID, _ bool, status string) error {
+	_, err := in.seq.must(ctx, "account", func(ctx context.Context, b *batch) (any, error) {
+		if status == "deleted" {
+			if err := unmark(ctx, b.tx, did); err != nil {
+				return nil, err
+			}
+		}
+		return nil, putCursor(ctx, b.tx, host, seq)
+	})
+	return err
 }
 
 // Identity implements follow.Sink.

@@ -177,6 +177,9 @@ func (s *store) writeBatch(ctx context.Context, conn sender, b *batch, term, siz
 			return err
 		}
 	}
+	for _, f := range b.forgotten {
+		f.write(&all)
+	}
 	moveHead(&all, term, size, size+int64(len(b.entries)), root)
 	err := all.send(ctx, conn)
 	var pgErr *pgconn.PgError

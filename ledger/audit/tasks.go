@@ -227,7 +227,7 @@ func (a *Auditor) unclaim(e *entry.Entry) {
 		lapse := end.AddDate(0, 0, int(c.task.epoch.params.ClaimLapseDays))
 		a.check(e, err == nil && e.Day >= entry.FormatDay(lapse, a.loc), "a claim lapses before its time")
 	} else {
-		a.check(e, e.Unclaim.Reason == entry.UnclaimWithdrawn, "unclaim for %q", e.Unclaim.Reason)
+		a.check(e, e.Unclaim.Reason == entry.UnclaimWithdrawn || e.Unclaim.Reason == entry.UnclaimErased, "unclaim for %q", e.Unclaim.Reason)
 	}
 	c.state = gone
 	c.task.taken[c.shift]--

@@ -211,6 +211,7 @@ type Claim struct {
 const (
 	UnclaimWithdrawn = "withdrawn"
 	UnclaimLapsed    = "lapsed"
+	UnclaimErased    = "erased" // its person asked to be forgotten, whether there is a proof or not
 )
 
 // Unclaim ends the claim with the entry's nullifier. Amount is what it releases: nothing where the slot is open again.

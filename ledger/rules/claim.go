@@ -304,7 +304,7 @@ func (c Unclaim) decide(s *State) ([]entry.Entry, error) {
 	switch {
 	case cl.status == minted:
 		return nil, refuse(AlreadyMinted, nil)
-	case c.Proven || cl.status == rejected:
+	case cl.status == rejected, c.Proven && c.Reason != entry.UnclaimErased:
 		return nil, refuse(ProofSubmitted, nil)
 	}
 	t := cl.task
@@ -312,7 +312,7 @@ func (c Unclaim) decide(s *State) ([]entry.Entry, error) {
 		if lapses := t.lapsesAt(cl); c.Now.Before(lapses) {
 			return nil, refuse(NotLapsed, figures{"lapsesAt": entry.FormatTime(lapses)})
 		}
-	} else if c.Reason != entry.UnclaimWithdrawn {
+	} else if c.Reason != entry.UnclaimWithdrawn && c.Reason != entry.UnclaimErased {
 		return nil, broken("a claim cannot end as %q", c.Reason)
 	}
 	amount, closed := t.freed(cl.shift, cl.reserved, c.Now, func(n *slots, by int64) { n.taken += by })

@@ -139,7 +139,8 @@ type ReleaseSlots struct {
 	Ordered bool
 }
 
-// Unclaim ends a claim that stands in the log and has no proof: Reason is entry.UnclaimWithdrawn or entry.UnclaimLapsed.
+// Unclaim ends a claim that stands in the log and has no proof: Reason is entry.UnclaimWithdrawn, entry.UnclaimLapsed or,
+// whether there is a proof or not, entry.UnclaimErased.
 // A claim that is only held ends by DropClaim.
 type Unclaim struct {
 	Now    time.Time

@@ -114,14 +114,20 @@ func (b *batch) append(entries []*entry.Entry) error {
 		add[i].entry, add[i].hash = e, tlog.LeafHash(add[i].leaf)
 	}
 	for i := range add {
-		s := &add[i]
-		s.holder, _ = b.state.Holder(s.entry)
-		if err := rules.Apply(b.state, *s.entry); err != nil {
-			return broken("apply entry %d: %w", s.entry.Seq, err)
+		if err := b.apply(&add[i]); err != nil {
+			return broken("%w", err)
 		}
-		b.seq.note(s.entry)
 	}
 	b.entries = append(b.entries, add...)
+	return nil
+}
+
+func (b *batch) apply(s *staged) error {
+	s.holder, _ = b.state.Holder(s.entry)
+	if err := rules.Apply(b.state, *s.entry); err != nil {
+		return fmt.Errorf("apply entry %d: %w", s.entry.Seq, err)
+	}
+	b.seq.note(s.entry)
 	return nil
 }
 

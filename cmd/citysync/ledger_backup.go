@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/urfave/cli/v3"
 
 	"city-sync.org/citysync/internal/pg"
@@ -99,6 +101,9 @@ func restoreCommand(s streams) *cli.Command {
 			stringFlag("from", "", "`FILE` that ledger backup wrote, or - for standard input"),
 			stringFlag("grant-to", "", "`ROLE` that the ledger will run as; it must exist"),
 			boolFlag("mark", "mark a database that was restored by other means, such as a copy of its disk"),
+			stringFlag("catch-up", "", "`URL` of a mirror of the log, or FOLDER of a witness, from which a restored database takes what it lacks"),
+			stringFlag("log-vkey", "", "`KEYS` of the log, by comma, under which that copy's checkpoint is signed"),
+			boolFlag("allow-loopback", "let this command call services on this machine"),
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if err := noArguments(c); err != nil {
@@ -107,41 +112,74 @@ func restoreCommand(s streams) *cli.Command {
 			if c.String("database-url") == "" {
 				return errors.New("--database-url is needed")
 			}
-			pool, err := pg.Open(ctx, c.String("database-url"), c.String("schema"))
-			if err != nil {
-				return err
-			}
-			defer pool.Close()
-			switch {
-			case (c.String("from") != "") == c.Bool("mark"):
-				return errors.New("one of --from and --mark is needed")
-			case c.Bool("mark"):
-				if err := ledger.MarkRestored(ctx, pool, time.Now()); err != nil {
-					return err
-				}
-				fmt.Fprintln(s.out, "marked: at its next start the ledger asks how far the world has seen its log")
-				return nil
-			}
-			in := io.Reader(os.Stdin)
-			if from := c.String("from"); from != "-" {
-				f, err := os.Open(filepath.Clean(from))
-				if err != nil {
-					return err
-				}
-				defer func() { _ = f.Close() }() // only read
-				in = f
-			}
-			head, err := ledger.Restore(ctx, pool, c.String("schema"), in, time.Now())
-			if err != nil {
-				return err
-			}
-			if role := c.String("grant-to"); role != "" {
-				if err := ledger.GrantTo(ctx, pool, role); err != nil {
-					return err
-				}
-			}
-			fmt.Fprintf(s.out, "restored %d entries of %s, root %x, as of %s\n", head.Size, head.Meta["ledger"], head.Root, head.At.Format(time.RFC3339))
-			return nil
+			return restoreLedger(ctx, c, s)
 		},
 	}
+}
+
+func restoreLedger(ctx context.Context, c *cli.Command, s streams) error {
+	ways := 0
+	for _, given := range []bool{c.String("from") != "", c.Bool("mark"), c.String("catch-up") != ""} {
+		if given {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return errors.New("one of --from, --mark and --catch-up is needed")
+	}
+	pool, err := pg.Open(ctx, c.String("database-url"), c.String("schema"))
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	switch {
+	case c.Bool("mark"):
+		if err := ledger.MarkRestored(ctx, pool, time.Now()); err != nil {
+			return err
+		}
+		fmt.Fprintln(s.out, "marked: at its next start the ledger asks how far the world has seen its log")
+		return nil
+	case c.String("catch-up") != "":
+		return catchUp(ctx, c, s, pool)
+	}
+	in := io.Reader(os.Stdin)
+	if from := c.String("from"); from != "-" {
+		f, err := os.Open(filepath.Clean(from))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }() // it was only read
+		in = f
+	}
+	head, err := ledger.Restore(ctx, pool, c.String("schema"), in, time.Now())
+	if err != nil {
+		return err
+	}
+	if role := c.String("grant-to"); role != "" {
+		if err := ledger.GrantTo(ctx, pool, role); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(s.out, "restored %d entries of %s, root %x, as of %s\n", head.Size, head.Meta["ledger"], head.Root, head.At.Format(time.RFC3339))
+	return nil
+}
+
+func catchUp(ctx context.Context, c *cli.Command, s streams, pool *pgxpool.Pool) error {
+	keys := list(c.String("log-vkey"))
+	if len(keys) == 0 {
+		return errors.New("--log-vkey is needed: the copy is checked under it")
+	}
+	from := ledger.Copy(ledger.FolderCopy(c.String("catch-up")))
+	if u := c.String("catch-up"); strings.HasPrefix(u, "http://") || strings.HasPrefix(u, "https://") {
+		from = ledger.WebCopy{Base: u, HTTP: outbound(c.Bool("allow-loopback"))}
+	}
+	got, err := ledger.CatchUp(ctx, pool, from, keys)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "caught up from %d to %d entries, root %s\n", got.From, got.To, got.Root)
+	for _, lost := range got.Lost {
+		fmt.Fprintf(s.out, "not to be had from a copy: %s\n", lost)
+	}
+	return nil
 }

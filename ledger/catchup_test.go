@@ -1,0 +1,209 @@
+package ledger
+
+import (
+	"encoding/json"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"city-sync.org/citysync/ledger/tlog"
+)
+
+// copied is a folder as a witness keeps it: checkpoint, bundles and, under an agreement, openings.
+func (c *founded) copied(openings bool) string {
+	c.t.Helper()
+	dir := c.t.TempDir()
+	put := func(name string, data []byte) {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		require.NoError(c.t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(c.t, os.WriteFile(path, data, 0o600))
+	}
+	put("checkpoint", c.get("/checkpoint").Body.Bytes())
+	for _, t := range tlog.Tiles(tlog.EntriesLevel, c.l.seq.log.size()) {
+		put(t.Path(), c.get("/"+t.Path()).Body.Bytes())
+	}
+	if !openings {
+		return dir
+	}
+	rows, err := c.world.pool.Query(c.ctx, `select seq, sealed from opening order by seq`)
+	require.NoError(c.t, err)
+	var lines []byte
+	var o struct {
+		Seq    int64  `json:"seq"`
+		Sealed []byte `json:"sealed,omitempty"`
+	}
+	_, err = pgx.ForEachRow(rows, []any{&o.Seq, &o.Sealed}, func() error {
+		line, err := json.Marshal(o)
+		lines = append(append(lines, line...), '\n')
+		return err
+	})
+	require.NoError(c.t, err)
+	put("openings.jsonl", append(lines, `{"seq": 1, "sea`...))
+	return dir
+}
+
+type grownCity struct {
+	*founded
+	rich *actor
+	pds  *fakePDS
+}
+
+// grown is a city whose log went on after its backup, with entries of people and of organizations.
+func grown(t *testing.T) (c *grownCity, older []byte) {
+	t.Helper()
+	city, ana := rich(t)
+	c = &grownCity{founded: city, rich: ana}
+	c.published()
+	older = c.backup()
+	ben := c.resident("ben")
+	c.earn(ben, c.catalog(c.library, entryOptions{}))
+	require.Equal(t, "redeemed", c.scan(c.till, c.code(ana, 1, "k", nil).str("code"), "confirm", 0).str("status"))
+	res := c.call(c.pool, "bindTill", "", map[string]any{"label": "Back", "key": c.newTill(), "idempotencyKey": "later"})
+	require.Equal(t, 200, res.Status, "%v", res.Body)
+	c.till.id = res.str("till")
+	f := newFake()
+	srv := httptest.NewServer(f)
+	t.Cleanup(srv.Close)
+	c.cfg.PDS = srv.URL
+	c.pds = f
+	c.publish(f)
+	return c, older
+}
+
+func TestRestoredLedgerCatchesUpFromAWitnesssFolder(t *testing.T) { // L1, L2
+	t.Parallel()
+	c, older := grown(t)
+	folder := c.copied(true)
+	digest, note, before := c.l.seq.state.Digest(), c.get("/checkpoint").Body.String(), c.world.pool
+	keys := []string{c.l.VerifierKey()}
+	c.stop()
+	restored := c.restored(older)
+	var behind *RestoredBehind
+	require.ErrorAs(t, restored.attempt(), &behind)
+	c.world.pool, c.world.served = restored.world.pool, nil
+
+	got, err := CatchUp(c.ctx, c.role(), FolderCopy(folder), keys)
+	require.NoError(t, err)
+	require.Equal(t, []int64{behind.Have, behind.World}, []int64{got.From, got.To})
+	require.Len(t, got.Lost, 4, "held claims, codes, answers and a till's label: %v", got.Lost)
+	was, is := contents(t, before), contents(t, c.world.pool)
+	for _, table := range []string{"entry", "node", "opening", "account", "account_link", "account_entry", "balance", "cap_guard", "allocation_guard"} {
+		assert.Equal(t, was[table], is[table], table)
+	}
+	c.start()
+	require.Equal(t, digest, c.l.seq.state.Digest())
+	require.Equal(t, note, c.get("/checkpoint").Body.String())
+
+	// What it published before it finds again, and has no alarm about it.
+	c.clock.Advance(time.Minute)
+	c.publish(c.pds)
+	require.Zero(t, c.metric("citysync_ledger_alarms_total", "record_differs"))
+
+	// It works on, with the till that was bound meanwhile.
+	require.Equal(t, "redeemed", c.scan(c.till, c.code(c.rich, 1, "later", nil).str("code"), "confirm", 0).str("status"))
+	again, err := CatchUp(c.ctx, c.role(), FolderCopy(folder), keys)
+	require.Error(t, err, "%v: it was not restored any more", again)
+}
+
+func TestCopyThatIsNotTheLogIsRefusedAndNothingIsTaken(t *testing.T) {
+	t.Parallel()
+	c, older := grown(t)
+	keys := []string{c.l.VerifierKey()}
+	whole, sealed := c.copied(true), c.copied(false)
+	size := c.l.seq.log.size()
+	c.stop()
+	late := c.restored(older)
+	before := contents(t, late.world.pool)
+	try := func(from Copy, keys []string) error {
+		_, err := CatchUp(c.ctx, late.role(), from, keys)
+		after := contents(t, late.world.pool)
+		after["head"], before["head"] = "", "" // every try takes a term
+		require.Equal(t, before, after)
+		return err
+	}
+	var missing *OpeningsMissing
+	require.ErrorAs(t, try(FolderCopy(sealed), keys), &missing, "without openings nobody knows whose an entry is")
+	require.Positive(t, missing.Missing)
+	_, other, err := NewLogKey(c.ledger.did, zeros{})
+	require.NoError(t, err)
+	require.ErrorIs(t, try(FolderCopy(whole), []string{other}), ErrCopy, "another key")
+	require.ErrorIs(t, try(FolderCopy(t.TempDir()), keys), fs.ErrNotExist)
+
+	path := filepath.Join(whole, filepath.FromSlash(tlog.Tile{Level: tlog.EntriesLevel, Width: int(size)}.Path()))
+	raw, err := os.ReadFile(path)
+	require.NoError(t, err)
+	raw[len(raw)-10] ^= 1
+	require.NoError(t, os.WriteFile(path, raw, 0o600))
+	require.ErrorIs(t, try(FolderCopy(whole), keys), ErrCopy, "a flipped bit")
+	raw[len(raw)-10] ^= 1
+	require.NoError(t, os.WriteFile(path, raw, 0o600))
+
+	opening := filepath.Join(whole, "openings.jsonl")
+	lines, err := os.ReadFile(opening)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(opening, append(lines, "\n{\"seq\":"+receiptKeyless(missing.First)+",\"sealed\":\"AAAA\"}\n"...), 0o600))
+	require.ErrorIs(t, try(FolderCopy(whole), keys), ErrCopy, "an opening that does not open")
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// What needs no opening can be had from any mirror.
+func TestRestoredLedgerCatchesUpFromAMirrorWhereNothingIsSealed(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	f := c.published()
+	older := c.backup()
+	for range 3 {
+		res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "idempotencyKey": receiptKey(int64(c.keys))})
+		c.keys++
+		require.Equal(t, 200, res.Status, "%v", res.Body)
+	}
+	c.publish(f)
+	mirror := httptest.NewServer(http.FileServerFS(os.DirFS(c.copied(false))))
+	t.Cleanup(mirror.Close)
+	keys, digest := []string{c.l.VerifierKey()}, c.l.seq.state.Digest()
+	c.stop()
+	late := c.restored(older)
+	got, err := CatchUp(c.ctx, late.role(), WebCopy{mirror.URL, mirror.Client()}, keys)
+	require.NoError(t, err)
+	require.Equal(t, int64(3), got.To-got.From)
+	late.start()
+	require.Equal(t, digest, late.l.seq.state.Digest())
+}
+
+// A backup still has the openings of people who asked to be forgotten after it was made.
+func TestCatchingUpForgetsAgain(t *testing.T) { // L12
+	t.Parallel()
+	c, older := grown(t)
+	c.stop()
+	late := c.restored(older)
+	var account []byte
+	require.NoError(t, late.world.pool.QueryRow(c.ctx, `select account from account_link limit 1`).Scan(&account))
+	rows, err := late.world.pool.Query(c.ctx, `select seq from account_entry where account = $1`, account)
+	require.NoError(t, err)
+	seqs, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	require.NoError(t, err)
+	require.NotEmpty(t, seqs)
+
+	people, err := (&store{pool: late.role()}).forgetAgain(c.ctx, seqs)
+	require.NoError(t, err)
+	require.Equal(t, 1, people)
+	for _, table := range []string{"account_link", "balance", "account_entry"} {
+		var n int
+		require.NoError(t, late.world.pool.QueryRow(c.ctx, `select count(*) from `+table+` where account = $1`, account).Scan(&n))
+		require.Zero(t, n, table)
+	}
+	var left int
+	require.NoError(t, late.world.pool.QueryRow(c.ctx, `select count(*) from opening where seq = any($1) and sealed is not null`, seqs).Scan(&left))
+	require.Zero(t, left)
+}

@@ -81,7 +81,7 @@ func New(cfg Config, deps Deps) (*AppView, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("appview: %w", err)
 	}
-	pages, err := web.New(web.Config{Demonstration: cfg.Demonstration, LedgerURL: cfg.LedgerURL, Log: deps.Log}, deps.Query)
+	pages, err := web.New(web.Config{Demonstration: cfg.Demonstration, LedgerURL: cfg.LedgerURL, Clock: deps.Clock, Log: deps.Log}, deps.Query)
 	if err != nil {
 		return nil, fmt.Errorf("appview: %w", err)
 	}

@@ -139,13 +139,15 @@ func (t *Town) rest(corrected int64, params entry.Ref, resolution string) {
 		return add(name, h)
 	}
 	capture := common(entry.KindCapture, Museum, 10)
-	capture.Commitment, capture.Capture = secret(61), &entry.Capture{Hold: hold("hold", 10), Till: "till1"}
+	capture.Params, capture.Causes, capture.Commitment = &params, cause(Offering), secret(61)
+	capture.Capture = &entry.Capture{Hold: hold("hold", 10), Till: "till1"}
 	add("capture", capture)
 	void := common(entry.KindVoid, Museum, 8)
 	void.Void = &entry.Void{Hold: hold("voided", 8), Reason: entry.VoidExpired}
 	add("void", void)
 	hold("standing", Held)
 	less := common(entry.KindReverse, Library, 8)
+	less.Nullifier = bytes.Repeat([]byte{30}, 32)
 	less.Votes, less.Causes = 8, cause(resolution+"e7ef6vaq4xzu6s5yxnzjyiexmp")
 	less.Reverse = &entry.Reverse{Of: corrected, What: entry.KindMint, Reason: entry.ReverseCorrected, Short: 4}
 	add("reverseMint", less)
@@ -190,4 +192,11 @@ func (t *Town) Close() {
 	t.Seq["epochClose"] = t.Add(entry.Entry{Kind: entry.KindEpochClose, At: Month(2).EndsAt, Day: Month(2).EndsAt[:10], Epoch: Epoch, Book: Book, Params: &params,
 		EpochClose: &entry.EpochClose{Months: months, Reserved: Reserved, Minted: Minted, Votes: Minted, Measured: true, R: entry.Ratio{Num: 15, Den: 104}, Delta: entry.Ratio{Num: 9, Den: 104},
 			Next: &entry.NextCap{Epoch: "e2027-02", Phase: entry.PhaseSteady, Capacity: 200, ShareBound: 448, BackBound: 384, Cap: 384, BoundBy: entry.BoundByBacklog}}})
+}
+
+// Hold pauses the story's task again.
+func (t *Town) Hold() {
+	t.Seq["pauseAgain"] = t.Add(entry.Entry{Kind: entry.KindPause, At: "2027-01-12T10:00:00Z", Org: Library,
+		Causes: cause("at://" + City + "/org.city-sync.gov.resolution/e7ef6vaq4xzu6s5yxnzjyiexmq-hold"),
+		Pause:  &entry.Pause{What: entry.PauseTask, Subject: Task, Reason: "Another objection."}})
 }

@@ -119,6 +119,11 @@ select leaf from log_entry where kind in ('dormant', 'epochClose') and book = @b
 		}
 		d.Months = append(d.Months, month)
 	}
+	if d.Close != nil && len(d.Close.Months) == len(d.Months) { // what was erased later is in the closing's months only
+		for i := range d.Months {
+			d.Months[i].MonthFlow = d.Close.Months[i]
+		}
+	}
 	if d.Close != nil || len(d.Months) >= len(d.Open.Months) {
 		return nil
 	}

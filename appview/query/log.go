@@ -35,8 +35,33 @@ func (db *DB) LogEntry(ctx context.Context, seq int64) (LogEntry, error) {
 	return e, err
 }
 
-// LogEntries lists the entries of one kind, newest first, without their causes.
-func (db *DB) LogEntries(ctx context.Context, kind string, page Page) ([]LogEntry, string, error) {
+// Referring lists the entries that end or reverse the one at seq.
+func (db *DB) Referring(ctx context.Context, seq int64) ([]SeqKind, error) {
+	return list[SeqKind](ctx, db, "referring entries", "select seq, kind from log_entry where refers = @seq order by seq limit @limit",
+		pgx.NamedArgs{"seq": seq, "limit": maxCitations})
+}
+
+// Figures of an epoch that open to their entries, each with the kinds that add to it.
+var figures = map[string][]string{
+	"reserve": {"reserve"}, "mint": {"mint"}, "burn": {"burn", "capture"}, "hold": {"hold"}, "expire": {"expire"},
+}
+
+// Listed is an entry behind a figure.
+type Listed struct {
+	Seq      int64
+	Kind     string
+	Day      string
+	Org      string // its name, if it has one
+	Amount   int64  // below zero where it takes from the figure
+	Reversed bool   // a later entry took from what this one gave
+}
+
+// LogEntries lists the entries behind a figure (reserve, mint, burn, hold or expire), newest first, those that take from it with them.
+func (db *DB) LogEntries(ctx context.Context, figure string, page Page) ([]Listed, string, error) {
+	kinds, ok := figures[figure]
+	if !ok {
+		return nil, "", ErrNotFound
+	}
 	keys, err := parseCursor(page.Cursor, 1)
 	if err != nil {
 		return nil, "", err
@@ -47,14 +72,16 @@ func (db *DB) LogEntries(ctx context.Context, kind string, page Page) ([]LogEntr
 			return nil, "", ErrBadCursor
 		}
 	}
-	rows, err := list[LogEntry](ctx, db, "log entries", `
-select l.seq, l.leaf, l.kind, l.day, coalesce(o.name, l.org) as org, l.amount
+	rows, err := list[Listed](ctx, db, "log entries", `
+select l.seq, l.kind, l.day, coalesce(o.name, l.org) as org, case when l.kind = any(@kinds) then l.amount else -l.amount end as amount,
+	exists (select from log_entry r where r.refers = l.seq and r.kind = 'reverse') as reversed
 from log_entry l left join organization o on o.did = l.org and o.rkey = 'self'
-where l.kind = @kind and l.seq < @before order by l.seq desc limit @limit`,
-		pgx.NamedArgs{"kind": kind, "before": before, "limit": page.Limit + 1})
+where (l.kind = any(@kinds) or (l.kind = 'reverse' and l.what = any(@kinds)) or (@holds and l.kind in ('capture', 'void')))
+	and l.seq < @before order by l.seq desc limit @limit`,
+		pgx.NamedArgs{"kinds": kinds, "holds": figure == "hold", "before": before, "limit": page.Limit + 1})
 	if err != nil {
 		return nil, "", err
 	}
-	rows, next := trim(rows, page.Limit, func(e LogEntry) []string { return []string{strconv.FormatInt(e.Seq, 10)} })
+	rows, next := trim(rows, page.Limit, func(e Listed) []string { return []string{strconv.FormatInt(e.Seq, 10)} })
 	return rows, next, nil
 }

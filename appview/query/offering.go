@@ -35,8 +35,13 @@ from offering f
 left join organization o on o.did = f.did and o.rkey = 'self'
 left join offering_status s on s.did = f.did and s.rkey = f.rkey
 left join lateral (
-	select bool_or(l.kind = 'epochOpen') as counted, count(*) filter (where l.kind = 'burn') as burns, sum(l.amount) filter (where l.kind = 'burn') as burned
+	select bool_or(l.kind = 'epochOpen') as counted,
+		count(*) filter (where b.amount > 0) as burns, sum(b.amount) as burned
 	from log_cause c join log_entry l using (seq)
+	left join lateral (
+		select l.amount - coalesce((select sum(r.amount) from log_entry r where r.refers = l.seq and r.kind = 'reverse'), 0) as amount
+		where l.kind in ('burn', 'capture')
+	) b on true
 	where c.uri = 'at://' || f.did || '/org.city-sync.offer.offering/' || f.rkey
 ) n on true`
 

@@ -55,3 +55,14 @@ func (db *DB) Organization(ctx context.Context, did string) (Organization, error
 	return one[Organization](ctx, db, "organization", `select `+organizationColumns+`
 where a.did = @city and a.org = @did limit 1`, pgx.NamedArgs{"city": db.city, "did": did})
 }
+
+// Names gives the names of organizations, by DID; of one without a profile there is none.
+func (db *DB) Names(ctx context.Context, dids ...string) (map[string]string, error) {
+	type named struct{ DID, Name string }
+	rows, err := list[named](ctx, db, "names", "select did, name from organization where rkey = 'self' and did = any(@dids)", pgx.NamedArgs{"dids": dids})
+	out := map[string]string{}
+	for _, n := range rows {
+		out[n.DID] = n.Name
+	}
+	return out, err
+}

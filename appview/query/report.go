@@ -101,13 +101,13 @@ func (db *DB) sameMonths(ctx context.Context, r *citysync.LedgerEpochReport) (bo
 		return false, nil
 	case err != nil:
 		return false, err
-	case d.Close == nil || len(d.Close.Months) != len(r.Months) || d.CapEpoch != r.Cap || d.CapacityMonth != r.Capacity:
+	case len(r.Months) > len(d.Months) || d.CapEpoch != r.Cap || d.CapacityMonth != r.Capacity:
 		return false, nil
 	}
-	for i, m := range d.Close.Months {
-		p := r.Months[i]
-		if m.Issued != p.Issued || m.Burned != p.Burned || m.Quiet != p.Quiet || m.Reactivated != p.Reactivated || m.Expired != p.Expired ||
-			m.Active != p.Active || m.Dormant != p.Dormant {
+	for i, p := range r.Months {
+		m := d.Months[i]
+		if m.Seq < 0 || m.Issued != p.Issued || m.Burned != p.Burned || m.Quiet != p.Quiet || m.Reactivated != p.Reactivated ||
+			m.Expired != p.Expired || m.Active != p.Active || m.Dormant != p.Dormant {
 			return false, nil
 		}
 	}

@@ -10,7 +10,9 @@ import (
 
 // Node is one step of a task's chain, from the catalog to the receipt.
 type Node struct {
-	Step string    // draft | decision | entry | entryStatus | task | taskStatus | reserve | claim | proof | verification | mint | receipt | review
+	// Step is draft | decision | entry | entryStatus | task | taskStatus | reserve | release | claim | unclaim | proof | verification | mint | reverse |
+	// receipt | review | dispute | resolution | pause | resume.
+	Step string
 	URI  string    // of the record; "" for a log entry
 	CID  string    // "" for a log entry
 	DID  string    // who signed the record, or the organization of the log entry
@@ -18,6 +20,7 @@ type Node struct {
 	Seen time.Time // when the index first saw the record; zero for a log entry
 	// Withdrawn says that its author's repository holds no version of the record any more. What the log made of it stands.
 	Withdrawn bool
+	Reversed  bool // a later entry took from what this one gave
 }
 
 // maxNodes bounds one chain. A task has at most 100 shifts of 10,000 slots; its page shows the first steps and counts the rest.
@@ -38,6 +41,9 @@ with entry as (select e.did, e.rkey, e.cid, e.origin_uri, e.origin_cid, e.decisi
 		where l.kind in ('reserve', 'release', 'claim', 'unclaim', 'mint') and (l.task_uri = @task or c.uri = @task)),
 	cited as (select distinct on (c.uri, c.cid) c.uri, c.cid, c.rev from entries join log_cause c using (seq)
 		where kind = 'mint' and split_part(c.uri, '/', 4) = 'org.city-sync.work.verification' order by c.uri, c.cid, c.rev desc),
+	disputes as (select 'at://' || did || '/org.city-sync.gov.dispute/' || rkey as uri, cid, did from dispute
+		where subject = @task or subject in (select 'at://' || did || '/org.city-sync.work.verification/' || rkey from verification where task_uri = @task)
+			or subject in (select uri from cited)),
 	steps as (
 	select 1 as place, 'draft' as step, origin_uri as uri, origin_cid as cid, split_part(origin_uri, '/', 3) as did, -1::bigint as seq from entry where origin_uri is not null
 	union all select 2, 'decision', decision_uri, coalesce((select cid from decision d where 'at://' || d.did || '/org.city-sync.gov.decision/' || d.rkey = decision_uri), ''),
@@ -55,17 +61,22 @@ with entry as (select e.did, e.rkey, e.cid, e.origin_uri, e.origin_cid, e.decisi
 	union all select 11, 'verification', uri, cid, split_part(uri, '/', 3), -1 from cited where not exists (
 		select from verification v where v.task_uri = @task and v.cid = cited.cid and 'at://' || v.did || '/org.city-sync.work.verification/' || v.rkey = cited.uri)
 	union all select 12, 'mint', '', '', org, seq from entries where kind = 'mint'
+	union all select 12, 'reverse', '', '', r.org, r.seq from log_entry r join entries e on r.refers = e.seq where r.kind = 'reverse'
 	union all select 13, 'receipt', 'at://' || r.did || '/org.city-sync.ledger.receipt/' || r.rkey, r.cid, r.did, r.seq from receipt r join entries e using (seq) where e.kind = 'mint'
 	union all select 14, 'review', 'at://' || did || '/org.city-sync.work.review/' || rkey, cid, did, -1 from review where subject = @task
+	union all select 15, 'dispute', uri, cid, did, -1 from disputes
+	union all select 16, 'resolution', 'at://' || r.did || '/org.city-sync.gov.resolution/' || r.rkey, r.cid, r.did, -1
+		from resolution r join disputes d on r.dispute_uri = d.uri where r.did = @city
+	union all select 17, kind, '', '', org, seq from log_entry where kind in ('pause', 'resume') and what = 'task' and subject = @task
 )
-select s.step, s.uri, s.cid, s.did, s.seq, coalesce(v.seen, 'epoch'::timestamptz) as seen, s.uri <> '' and `+withdrawn+` as withdrawn
+select s.step, s.uri, s.cid, s.did, s.seq, exists (select from log_entry x where x.refers = s.seq and x.kind = 'reverse') as reversed, coalesce(v.seen, 'epoch'::timestamptz) as seen, s.uri <> '' and `+withdrawn+` as withdrawn
 from steps s left join record_version v
 	on s.uri <> '' and v.did = split_part(s.uri, '/', 3) and v.coll = split_part(s.uri, '/', 4) and v.rkey = split_part(s.uri, '/', 5) and v.cid = s.cid
 left join record r
 	on s.uri <> '' and r.did = split_part(s.uri, '/', 3) and r.coll = split_part(s.uri, '/', 4) and r.rkey = split_part(s.uri, '/', 5)
 left join repo p on s.uri <> '' and p.did = split_part(s.uri, '/', 3)
 left join cited c on s.uri <> '' and c.uri = s.uri and c.cid = s.cid
-order by s.place, seen, s.seq, s.uri limit @limit`, pgx.NamedArgs{"task": task.URI, "entry": task.EntryURI, "limit": maxNodes + 1})
+order by s.place, seen, s.seq, s.uri limit @limit`, pgx.NamedArgs{"task": task.URI, "entry": task.EntryURI, "city": db.city, "limit": maxNodes + 1})
 	if err != nil {
 		return nil, false, fmt.Errorf("chain of %s: %w", taskURI, err)
 	}

@@ -11,16 +11,20 @@ import (
 	"strconv"
 
 	"city-sync.org/citysync/appview/query"
+	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/lexicons"
 )
 
 type taskPage struct {
-	Task  query.Task
-	Nodes []query.Node
-	Cut   bool
+	Task     query.Task
+	Pause    *query.Pause  // nil while nothing holds its mints
+	Stopped  []query.Pause // of its issuer
+	Disputes []query.Dispute
+	Nodes    []query.Node
+	Cut      bool
 }
 
-func (p *Pages) task(ctx context.Context, r *http.Request) (any, error) {
+func (p *Pages) task(ctx context.Context, r *http.Request, _ layout) (any, error) {
 	uri := "at://" + r.PathValue("did") + "/" + lexicons.WorkTask + "/" + r.PathValue("rkey")
 	task, err := p.db.Task(ctx, uri)
 	if err != nil {
@@ -30,7 +34,26 @@ func (p *Pages) task(ctx context.Context, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return taskPage{Task: task, Nodes: nodes, Cut: cut}, nil
+	page := taskPage{Task: task, Nodes: nodes, Cut: cut}
+	now := p.cfg.Clock.Now()
+	held, err := p.db.PausesOf(ctx, now, uri)
+	if err != nil {
+		return nil, err
+	}
+	if h, ok := held[uri]; ok {
+		page.Pause = &h
+	}
+	all, err := p.db.CityPauses(ctx, now)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		if s.Org == task.DID {
+			page.Stopped = append(page.Stopped, s)
+		}
+	}
+	page.Disputes, _, err = p.db.Disputes(ctx, uri, "", query.Page{Limit: cards})
+	return page, err
 }
 
 type recordPage struct {
@@ -42,7 +65,7 @@ type recordPage struct {
 }
 
 // record shows one version. Where none is kept here, but the log rests on one, the page says so and leads to the signed evidence.
-func (p *Pages) record(ctx context.Context, r *http.Request) (any, error) {
+func (p *Pages) record(ctx context.Context, r *http.Request, _ layout) (any, error) {
 	did, coll, rkey := r.PathValue("did"), r.PathValue("coll"), r.PathValue("rkey")
 	uri, cid := "at://"+did+"/"+coll+"/"+rkey, r.URL.Query().Get("cid")
 	rec, err := p.db.Record(ctx, uri, cid)
@@ -89,14 +112,14 @@ func (p *Pages) record(ctx context.Context, r *http.Request) (any, error) {
 
 type logPage struct {
 	Kind    string
-	Entries []query.LogEntry
+	Entries []query.Listed
 	Next    string
 }
 
-// logKinds are the kinds of entry that a figure of the city's page opens to.
-var logKinds = []string{"reserve", "mint", "burn"}
+// logKinds are the figures of the city's page that open to their entries.
+var logKinds = []string{"reserve", "mint", "burn", "hold", "expire"}
 
-func (p *Pages) log(ctx context.Context, r *http.Request) (any, error) {
+func (p *Pages) log(ctx context.Context, r *http.Request, _ layout) (any, error) {
 	page := logPage{Kind: r.PathValue("kind")}
 	if !slices.Contains(logKinds, page.Kind) {
 		return nil, query.ErrNotFound
@@ -108,23 +131,58 @@ func (p *Pages) log(ctx context.Context, r *http.Request) (any, error) {
 
 type entryPage struct {
 	query.LogEntry
-	JSON string
+	Name, Says string // keys of phrases
+	Facts      []fact
+	Referring  []query.SeqKind
+	Reversed   bool
+	Receipt    bool
+	JSON       string
 }
 
-func (p *Pages) entry(ctx context.Context, r *http.Request) (any, error) {
-	seq, err := strconv.ParseInt(r.PathValue("seq"), 10, 64)
-	if err != nil || seq < 0 {
-		return nil, query.ErrNotFound
-	}
-	e, err := p.db.LogEntry(ctx, seq)
+func (p *Pages) entry(ctx context.Context, r *http.Request, l layout) (any, error) {
+	e, decoded, err := p.readEntry(ctx, r.PathValue("seq"))
 	if err != nil {
 		return nil, err
 	}
+	page := entryPage{LogEntry: e, Receipt: hasReceipt(decoded)}
+	if page.Name, page.Says, page.Facts, err = p.told(ctx, l, decoded); err != nil {
+		return nil, err
+	}
+	if page.Referring, err = p.db.Referring(ctx, e.Seq); err != nil {
+		return nil, err
+	}
+	page.Reversed = slices.ContainsFunc(page.Referring, func(s query.SeqKind) bool { return s.Kind == string(entry.KindReverse) })
 	raw, err := lexicons.CBORToJSON(e.Leaf)
 	if err != nil {
 		return nil, err
 	}
-	return entryPage{LogEntry: e, JSON: indent(raw)}, nil
+	page.JSON = indent(raw)
+	return page, nil
+}
+
+// readEntry gives the entry that a path names.
+func (p *Pages) readEntry(ctx context.Context, path string) (query.LogEntry, *entry.Entry, error) {
+	seq, err := strconv.ParseInt(path, 10, 64)
+	if err != nil || seq < 0 || strconv.FormatInt(seq, 10) != path {
+		return query.LogEntry{}, nil, query.ErrNotFound
+	}
+	e, err := p.db.LogEntry(ctx, seq)
+	if err != nil {
+		return e, nil, err
+	}
+	decoded, err := entry.Decode(e.Leaf)
+	return e, decoded, err
+}
+
+// told puts an entry into words, with the names of the organizations in it.
+func (p *Pages) told(ctx context.Context, l layout, e *entry.Entry) (name, says string, facts []fact, err error) {
+	dids := []string{e.Org.String()}
+	if e.Mint != nil {
+		dids = append(dids, e.Mint.Verifier.String())
+	}
+	names, err := p.db.Names(ctx, dids...)
+	name, says, facts = tell(l, e, names)
+	return name, says, facts, err
 }
 
 func indent(raw json.RawMessage) string {

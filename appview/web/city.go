@@ -18,9 +18,11 @@ type cityPage struct {
 	TasksNext     string
 	Offerings     []query.Offering
 	OfferingsNext string
+	Pauses        map[string]query.Pause // of these tasks and offerings, by uri
+	Epochs        []query.Epoch          // of every book, newest first
 }
 
-func (p *Pages) city(ctx context.Context, r *http.Request) (any, error) {
+func (p *Pages) city(ctx context.Context, r *http.Request, _ layout) (any, error) {
 	var page cityPage
 	totals, err := p.db.Totals(ctx)
 	switch {
@@ -38,5 +40,16 @@ func (p *Pages) city(ctx context.Context, r *http.Request) (any, error) {
 	if page.Offerings, page.OfferingsNext, err = p.db.Offerings(ctx, "", query.Page{Limit: cards, Cursor: q.Get("offerings")}); err != nil {
 		return nil, err
 	}
-	return page, nil
+	var uris []string
+	for _, t := range page.Tasks {
+		uris = append(uris, t.URI)
+	}
+	for _, o := range page.Offerings {
+		uris = append(uris, o.URI)
+	}
+	if page.Pauses, err = p.db.PausesOf(ctx, p.cfg.Clock.Now(), uris...); err != nil {
+		return nil, err
+	}
+	page.Epochs, err = p.db.Epochs(ctx)
+	return page, err
 }

@@ -13,6 +13,12 @@ var funcs = template.FuncMap{
 	"stamp":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"taskPath":   taskPath,
 	"recordPath": recordPath,
+	"entryPath":  entryPath,
+	"epochPath":  epochPath,
+
+	"offeringPath": offeringPath,
+	"disputePath":  disputePath,
+	"disputeKind":  disputeKind,
 }
 
 // number groups thousands by a thin no-break space, as both languages read it alike.
@@ -39,13 +45,7 @@ func number(n any) string {
 }
 
 // taskPath is the page of the task at an at-uri.
-func taskPath(uri string) string {
-	parts := strings.Split(strings.TrimPrefix(uri, "at://"), "/")
-	if len(parts) != 3 {
-		return "/"
-	}
-	return "/task/" + url.PathEscape(parts[0]) + "/" + url.PathEscape(parts[2])
-}
+func taskPath(uri string) string { return pathOf("/task/", uri) }
 
 // recordPath is the page of one version of the record at an at-uri.
 func recordPath(uri, cid string) string {
@@ -58,4 +58,21 @@ func recordPath(uri, cid string) string {
 		path += "?cid=" + url.QueryEscape(cid)
 	}
 	return path
+}
+
+// pathOf is the page, under prefix, of the record at an at-uri.
+func pathOf(prefix, uri string) string {
+	parts := strings.Split(strings.TrimPrefix(uri, "at://"), "/")
+	if len(parts) != 3 {
+		return "/"
+	}
+	return prefix + url.PathEscape(parts[0]) + "/" + url.PathEscape(parts[2])
+}
+
+func offeringPath(uri string) string { return pathOf("/offering/", uri) }
+func disputePath(uri string) string  { return pathOf("/dispute/", uri) }
+func entryPath(seq int64) string     { return "/entry/" + strconv.FormatInt(seq, 10) }
+
+func epochPath(book, epoch string) string {
+	return "/epoch/" + url.PathEscape(book) + "/" + url.PathEscape(epoch)
 }

@@ -27,7 +27,7 @@ func known(lang string) bool { return lang == "en" || lang == "es" }
 
 // phrase gives the words for key. A missing phrase shows its key, and a test finds it.
 func phrase(lang, key string) string {
-	p, ok := phrases[key]
+	p, ok := lookUp(key)
 	switch {
 	case !ok:
 		return key
@@ -37,7 +37,19 @@ func phrase(lang, key string) string {
 	return p.en
 }
 
-var phrases = map[string]struct{ en, es string }{
+func lookUp(key string) (words, bool) {
+	for _, some := range []map[string]words{phrases, entryPhrases, auditPhrases} {
+		if p, ok := some[key]; ok {
+			return p, true
+		}
+	}
+	return words{}, false
+}
+
+// words are one phrase in both languages.
+type words struct{ en, es string }
+
+var phrases = map[string]words{
 	"skip":              {"Skip to the content", "Ir al contenido"},
 	"language":          {"Language", "Idioma"},
 	"demonstration":     {"Demonstration, no affiliation: organizations, places and figures are examples.", "Demostración, sin afiliación: organizaciones, lugares y cifras son ejemplos."},
@@ -67,6 +79,8 @@ var phrases = map[string]struct{ en, es string }{
 	"log.reserve":       {"Credits reserved", "Créditos reservados"},
 	"log.mint":          {"Credits issued", "Créditos emitidos"},
 	"log.burn":          {"Credits redeemed and burned", "Créditos canjeados y cancelados"},
+	"log.hold":          {"Credits put aside for a counter", "Créditos apartados para un mostrador"},
+	"log.expire":        {"Credits expired", "Créditos vencidos"},
 	"logIntro":          {"Each line is an entry of the city's public log. Open it to see the signed records behind it.", "Cada línea es una entrada de la bitácora pública de la ciudad. Ábrela para ver los registros firmados que la respaldan."},
 	"creditsEach":       {"credits for each completion", "créditos por cada tarea cumplida"},
 	"slots":             {"slots", "lugares"},
@@ -98,6 +112,11 @@ var phrases = map[string]struct{ en, es string }{
 	"step.mint":         {"Credits issued", "Créditos emitidos"},
 	"step.receipt":      {"Receipt", "Recibo"},
 	"step.review":       {"Review", "Reseña"},
+	"step.reverse":      {"Credits taken back", "Créditos retirados"},
+	"step.dispute":      {"Objection", "Objeción"},
+	"step.resolution":   {"The city's answer", "Respuesta de la ciudad"},
+	"step.pause":        {"Put on hold", "Puesta en pausa"},
+	"step.resume":       {"Hold ended", "Fin de la pausa"},
 	"withdrawn":         {"This record was withdrawn by its author; this signed copy is kept. What the city's log made of it stands.", "Su autor retiró este registro; esta copia firmada se conserva. Lo que la bitácora de la ciudad hizo de él sigue en pie."},
 	"withdrawnUnseen":   {"This record was withdrawn by its author before this site saw it. What the city's log made of it stands; the signed evidence is kept by the ledger.", "Su autor retiró este registro antes de que este sitio lo viera. Lo que la bitácora de la ciudad hizo de él sigue en pie; el libro mayor conserva la evidencia firmada."},
 	"withdrawnStep":     {"withdrawn by its author", "retirado por su autor"},

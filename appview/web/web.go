@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"city-sync.org/citysync/appview/query"
+	"city-sync.org/citysync/internal/clock"
 )
 
 //go:embed templates/*.html
@@ -30,6 +31,7 @@ type Config struct {
 	Demonstration bool   // every page says that the organizations are a demonstration, without affiliation
 	LedgerURL     string // where log entries and evidence open
 	PDSURL        string // where records open in their raw form
+	Clock         clock.Clock
 	Log           *slog.Logger
 }
 
@@ -44,7 +46,7 @@ type Pages struct {
 // New makes the pages of the city behind db. It fails only when a template of ours does not parse.
 func New(cfg Config, db *query.DB) (*Pages, error) {
 	p := &Pages{cfg: cfg, db: db, tpl: map[string]*template.Template{}, mux: http.NewServeMux()}
-	for _, name := range []string{"city", "task", "record", "entry", "log", "error"} {
+	for _, name := range []string{"city", "task", "offering", "record", "entry", "log", "epochs", "epoch", "disputes", "dispute", "receipt", "error"} {
 		t, err := template.New("layout.html").Funcs(funcs).ParseFS(templates, "templates/layout.html", "templates/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -57,11 +59,18 @@ func New(cfg Config, db *query.DB) (*Pages, error) {
 	}
 	p.mux.HandleFunc("GET /{$}", p.page("city", p.city))
 	p.mux.HandleFunc("GET /task/{did}/{rkey}", p.page("task", p.task))
+	p.mux.HandleFunc("GET /offering/{did}/{rkey}", p.page("offering", p.offering))
+	p.mux.HandleFunc("GET /epochs", p.page("epochs", p.epochs))
+	p.mux.HandleFunc("GET /epoch/{book}/{epoch}", p.page("epoch", p.epoch))
+	p.mux.HandleFunc("GET /disputes", p.page("disputes", p.disputes))
+	p.mux.HandleFunc("GET /dispute/{did}/{rkey}", p.page("dispute", p.dispute))
+	p.mux.HandleFunc("GET /receipts/{seq}", p.page("receipt", p.receipt))
+	p.mux.HandleFunc("GET /receipts/{seq}/proof", p.proof)
 	p.mux.HandleFunc("GET /record/{did}/{coll}/{rkey}", p.page("record", p.record))
 	p.mux.HandleFunc("GET /log/{kind}", p.page("log", p.log))
 	p.mux.HandleFunc("GET /entry/{seq}", p.page("entry", p.entry))
 	p.mux.Handle("GET /static/", cached(http.StripPrefix("/static/", http.FileServerFS(files))))
-	p.mux.HandleFunc("GET /", p.page("error", func(context.Context, *http.Request) (any, error) { return nil, query.ErrNotFound }))
+	p.mux.HandleFunc("GET /", p.page("error", func(context.Context, *http.Request, layout) (any, error) { return nil, query.ErrNotFound }))
 	return p, nil
 }
 
@@ -74,6 +83,8 @@ type layout struct {
 	Demonstration bool
 	City          query.City
 	TZ            *time.Location
+	Finality      query.Finality
+	Paused        []query.Pause // of the whole city
 	Page          any
 }
 
@@ -93,7 +104,25 @@ func (l layout) Day(t time.Time) string {
 // Minute is Day with the local time of day.
 func (l layout) Minute(t time.Time) string { return l.Day(t) + ", " + t.In(l.TZ).Format("15:04") }
 
-func (p *Pages) page(name string, load func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
+// loader reads what a page shows. It may ask the layout how to say it.
+type loader func(context.Context, *http.Request, layout) (any, error)
+
+// standing loads what every page says: how final the log is, and what is paused in the whole city.
+func (p *Pages) standing(ctx context.Context, l *layout) error {
+	var err error
+	if l.Finality, err = p.db.Finality(ctx); err != nil && !errors.Is(err, query.ErrNotFound) {
+		return err
+	}
+	all, err := p.db.CityPauses(ctx, p.cfg.Clock.Now())
+	for _, pause := range all {
+		if pause.Org == "" {
+			l.Paused = append(l.Paused, pause)
+		}
+	}
+	return err
+}
+
+func (p *Pages) page(name string, load loader) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
 		defer cancel()
@@ -111,10 +140,14 @@ func (p *Pages) page(name string, load func(context.Context, *http.Request) (any
 		if tz, err := time.LoadLocation(city.TZ); err == nil {
 			l.TZ = tz
 		}
+		if err := p.standing(ctx, &l); err != nil {
+			p.fail(w, r, l, err)
+			return
+		}
 		if r.URL.Query().Get("lang") != "" {
 			http.SetCookie(w, &http.Cookie{Name: "lang", Value: l.Lang, Path: "/", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 		}
-		l.Page, err = load(ctx, r)
+		l.Page, err = load(ctx, r, l)
 		switch {
 		case errors.Is(err, query.ErrNotFound), errors.Is(err, query.ErrBadCursor):
 			p.render(w, "error", http.StatusNotFound, withPage(l, errorPage{"notFound"}))

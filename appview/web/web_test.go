@@ -16,7 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"city-sync.org/citysync/appview/index"
+	"city-sync.org/citysync/appview/logtest"
 	"city-sync.org/citysync/appview/query"
+	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/pg/pgtest"
 )
 
@@ -25,7 +27,7 @@ const cityDID = "did:plc:cccccccccccccccccccccccc"
 func pages(t *testing.T) (*Pages, *pgxpool.Pool) {
 	t.Helper()
 	pool := pgtest.Schema(t, index.Migrations())
-	p, err := New(Config{Demonstration: true, Log: slog.New(slog.DiscardHandler)}, query.New(pool, cityDID))
+	p, err := New(Config{Demonstration: true, Clock: clock.New(logtest.At), Log: slog.New(slog.DiscardHandler)}, query.New(pool, cityDID))
 	require.NoError(t, err)
 	return p, pool
 }
@@ -62,7 +64,7 @@ func TestEveryPhraseOfTheTemplatesExistsInBothLanguages(t *testing.T) {
 		raw, err := templates.ReadFile("templates/" + f.Name())
 		require.NoError(t, err)
 		for _, m := range used.FindAllStringSubmatch(string(raw), -1) {
-			p, ok := phrases[m[1]]
+			p, ok := lookUp(m[1])
 			assert.True(t, ok, "%s uses %q", f.Name(), m[1])
 			assert.NotEmpty(t, p.en, m[1])
 			assert.NotEmpty(t, p.es, m[1])

@@ -63,7 +63,7 @@ func (s *server) getTasks(c *xrpc.Call) (any, error) {
 	out := taskList{Tasks: []taskView{}}
 	for _, uri := range uris {
 		t, err := s.db.Task(c.Context(), uri)
-		if errors.Is(err, query.ErrNotFound) {
+		if errors.Is(err, query.ErrNotFound) || t.Standing != "" {
 			continue
 		}
 		if err != nil {

@@ -1,0 +1,131 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"rsc.io/qr"
+
+	"city-sync.org/citysync/appview/query"
+	"city-sync.org/citysync/ledger/entry"
+	"city-sync.org/citysync/ledger/tlog"
+)
+
+// maxQR is how many bytes of a proof file one code takes: 2,953 fit the largest at the lowest level of repair.
+const maxQR = 2900
+
+// hasReceipt says whether an entry is something that a person may hold on paper.
+func hasReceipt(e *entry.Entry) bool {
+	switch e.Kind {
+	case entry.KindMint, entry.KindBurn, entry.KindCapture, entry.KindVoid, entry.KindReverse, entry.KindExpire:
+		return true
+	}
+	return false
+}
+
+type receiptPage struct {
+	query.LogEntry
+	Name, Says string // keys of phrases
+	Facts      []fact
+	Referring  []query.SeqKind
+	LeafHash   string
+	QR         template.HTML // "" where the proof does not fit
+	ProofSize  int
+	Origin     string
+}
+
+func (p *Pages) receipt(ctx context.Context, r *http.Request, l layout) (any, error) {
+	e, decoded, err := p.readEntry(ctx, r.PathValue("seq"))
+	if err != nil {
+		return nil, err
+	}
+	if !hasReceipt(decoded) {
+		return nil, query.ErrNotFound
+	}
+	page := receiptPage{LogEntry: e, Origin: l.City.LogOrigin}
+	if page.Name, page.Says, page.Facts, err = p.told(ctx, l, decoded); err != nil {
+		return nil, err
+	}
+	if page.Referring, err = p.db.Referring(ctx, e.Seq); err != nil {
+		return nil, err
+	}
+	hash := tlog.LeafHash(e.Leaf)
+	page.LeafHash = hex.EncodeToString(hash[:])
+	proof, err := p.db.Proof(ctx, e.Seq)
+	if err != nil {
+		return nil, err
+	}
+	file := proof.Encode()
+	page.ProofSize = len(file)
+	if len(file) <= maxQR {
+		code, err := qr.Encode(string(file), qr.L)
+		if err != nil {
+			return nil, fmt.Errorf("receipt %d: %w", e.Seq, err)
+		}
+		page.QR = drawn(code, l.T("qrAlt"))
+	}
+	return page, nil
+}
+
+// quiet is the white border that readers of QR codes need, in modules.
+const quiet = 4
+
+// drawn is the code as one SVG path: each run of dark modules a rectangle. It is black on white on every screen, since readers need that.
+func drawn(code *qr.Code, alt string) template.HTML {
+	var path strings.Builder
+	for y := range code.Size {
+		for x := 0; x < code.Size; {
+			if !code.Black(x, y) {
+				x++
+				continue
+			}
+			from := x
+			for x < code.Size && code.Black(x, y) {
+				x++
+			}
+			fmt.Fprintf(&path, "M%d %dh%dv1h-%dz", from+quiet, y+quiet, x-from, x-from)
+		}
+	}
+	side := code.Size + 2*quiet
+	var out bytes.Buffer
+	fmt.Fprintf(&out, `<svg class="qr" role="img" aria-label="%s" viewBox="0 0 %d %d" shape-rendering="crispEdges"><rect width="%d" height="%d" fill="#fff"/><path fill="#000" d="%s"/></svg>`,
+		template.HTMLEscapeString(alt), side, side, side, side, &path)
+	return template.HTML(out.String()) //nolint:gosec // numbers of ours, and an escaped phrase
+}
+
+// proof serves the proof file of a receipt.
+func (p *Pages) proof(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+	defer cancel()
+	e, decoded, err := p.readEntry(ctx, r.PathValue("seq"))
+	if err == nil && !hasReceipt(decoded) {
+		err = query.ErrNotFound
+	}
+	var file *tlog.ProofFile
+	if err == nil {
+		file, err = p.db.Proof(ctx, e.Seq)
+	}
+	switch {
+	case errors.Is(err, query.ErrNotFound):
+		http.Error(w, "no such receipt", http.StatusNotFound)
+		return
+	case err != nil:
+		p.cfg.Log.Error("proof", "path", r.URL.Path, "err", err)
+		http.Error(w, "the proof cannot be made now", http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Disposition", `attachment; filename="receipt-`+strconv.FormatInt(e.Seq, 10)+`.tlog-proof"`)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-cache") // it changes when the entry is cosigned
+	_, _ = w.Write(file.Encode())      // the reader went away; there is nobody left to tell
+}

@@ -114,6 +114,12 @@ var Rules = []Rule{
 		Deep:   true,
 	},
 	{
+		Why:    "a witness checks the ledger with nothing of the ledger's own, and needs no database",
+		From:   []string{"ledger/witness/..."},
+		Forbid: []string{"ledger", "ledger/rules/...", "=github.com/jackc/..."},
+		Deep:   true,
+	},
+	{
 		Why:    "SQL stands in few places",
 		From:   []string{"..."},
 		Except: []string{"pds/...", "appview/index/...", "appview/query/...", "ledger/...", "internal/pg/..."},

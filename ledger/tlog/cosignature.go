@@ -343,3 +343,24 @@ const KeyOverlap = 14 * 24 * time.Hour
 func SuccessionText(origin string, size int64, root Hash, vkey string) []byte {
 	return fmt.Appendf(nil, "city-sync.org/succession/v1\n%s\n%d\n%s\n%s\n", origin, size, base64.StdEncoding.EncodeToString(root[:]), vkey)
 }
+
+// Only gives a signed note with no other signature lines than those of the keys.
+func Only(signed []byte, vkeys ...string) ([]byte, error) {
+	text, lines, err := splitNote(signed)
+	if err != nil {
+		return nil, err
+	}
+	out := text + "\n"
+	for _, l := range lines {
+		for _, vkey := range vkeys {
+			if k, err := ParseKey(vkey); err == nil && k.Name == l.name && k.ID == l.id {
+				out += l.line + "\n"
+				break
+			}
+		}
+	}
+	if out == text+"\n" {
+		return nil, fmt.Errorf("%w: none of the keys signed", ErrCosignature)
+	}
+	return []byte(out), nil
+}

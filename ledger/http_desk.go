@@ -370,7 +370,11 @@ type claimView struct {
 	Token     []byte
 	Status    string
 	Proof     *string
+	Sealed    bool
 	ClaimedAt time.Time
+
+	ProofCommitment []byte
+	ProofPadded     *int64
 }
 
 func (v *claimView) view() map[string]any {
@@ -379,9 +383,16 @@ func (v *claimView) view() map[string]any {
 		word = "entered"
 	}
 	out := map[string]any{
-		"task": v.TaskURI, "taskCid": v.TaskCID, "shiftId": v.Shift, "claimToken": jsonBytes(v.Token), "claim": v.URI, "claimCid": v.CID,
+		"task": v.TaskURI, "taskCid": v.TaskCID, "shiftId": v.Shift, "claimToken": jsonBytes(v.Token),
 		"status": word, "claimedAt": stamp(v.ClaimedAt),
 	}
+	if v.Sealed { // there is no record
+		if v.ProofCommitment != nil {
+			out["proofCommitment"] = map[string]any{"alg": "sha256-merkle-v1", "value": jsonBytes(v.ProofCommitment), "padded": *v.ProofPadded}
+		}
+		return out
+	}
+	out["claim"], out["claimCid"] = v.URI, v.CID
 	if v.Proof != nil {
 		out["proof"] = *v.Proof
 	}

@@ -276,7 +276,7 @@ func (l *Ledger) listClaims(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	const list = `select ord, uri, cid, task_uri, task_cid, shift, token, status, proof, claimed_at from claim
+	const list = `select ord, uri, cid, task_uri, task_cid, shift, token, status, proof, sealed, proof_commitment, proof_padded, claimed_at from claim
 		where author = $1 and ord > $3 and status <> 'withdrawn'
 		  and ($2 = '' or task = $2 or task = (select first from task_version where uri = $2 limit 1)) order by ord limit $4`
 	rows, err := l.store.pool.Query(c.Context(), list, issuer.String(), c.Param("task"), after, limit+1)

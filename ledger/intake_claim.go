@@ -29,10 +29,11 @@ type claimRow struct {
 	Status        string
 	Proof         *string
 	Public        bool
+	Sealed        bool
 	ClaimedAt     time.Time
 }
 
-const claimColumns = `uri, cid, did, account, author, task, task_uri, task_cid, shift, token, status, proof, public, claimed_at`
+const claimColumns = `uri, cid, did, account, author, task, task_uri, task_cid, shift, token, status, proof, public, sealed, claimed_at`
 
 // claim takes a slot for a resident, in the order in which claims are seen.
 func (t *turn) claim(ctx context.Context, f *fact) error {
@@ -47,43 +48,68 @@ func (t *turn) claim(ctx context.Context, f *fact) error {
 	if have != nil && have.Status != "withdrawn" && have.Status != "lapsed" {
 		return xrpc.Errorf(409, rules.AlreadyClaimed, "the claim stands already; a claim is withdrawn by deleting it, not edited")
 	}
-	task, err := t.counted(ctx, r.Task.Uri, r.Task.Cid)
-	if err != nil {
-		return err
-	}
-	if task == nil || task.Coll != lexicons.WorkTask {
-		return xrpc.Errorf(400, rules.TaskNotAccepted, "the task was refused")
-	}
-	var terms citysync.WorkTask
-	if err := decodeRecord(task.CBOR, &terms); err != nil {
-		return err
-	}
-	e, err := t.entryTerms(ctx, terms.Entry.Uri, terms.Entry.Cid, terms.Epoch)
-	if err != nil {
-		return err
-	}
-	key, err := epochKey(ctx, t.b.tx, terms.Epoch)
-	if err != nil {
-		return err
-	}
-	held, err := rules.DecideClaim(t.b.state, rules.ClaimRequest{
-		Now: t.b.now, Resident: syntax.DID(f.DID), Task: entry.Ref{URI: task.URI, CID: task.CID}, Shift: r.ShiftId,
-		EntryActive: e.Active, EpochKey: key,
-	})
-	if err != nil {
-		return err
-	}
-	if err := rules.HoldClaim(t.b.state, held); err != nil {
-		return err
-	}
-	if err := putClaim(ctx, t.b.tx, &claimRow{
-		URI: f.URI, CID: f.CID, DID: f.DID, Account: held.Account[:], Author: task.DID, Task: held.First, TaskURI: task.URI, TaskCID: task.CID, Shift: r.ShiftId,
-		Token: held.Token, Status: "held", Public: e.Sensitivity == entry.SensitivityPublic, ClaimedAt: t.b.now,
+	if _, err := t.takeSlot(ctx, slotWish{
+		uri: f.URI, cid: f.CID, did: syntax.DID(f.DID), task: entry.Ref{URI: r.Task.Uri, CID: r.Task.Cid}, shift: r.ShiftId,
 	}); err != nil {
 		return err
 	}
-	t.arrived = append(t.arrived, wantClaim(held.Token))
 	return t.accept(ctx, f, statusClaimed, nil)
+}
+
+// slotWish is a claim, by a record or, on a sealed task, by none.
+type slotWish struct {
+	uri, cid string // of the record
+	did      syntax.DID
+	task     entry.Ref
+	shift    string
+	sealed   bool
+}
+
+// takeSlot holds a slot for a resident beside the log.
+func (t *turn) takeSlot(ctx context.Context, w slotWish) (*rules.HeldClaim, error) {
+	task, err := t.counted(ctx, w.task.URI, w.task.CID)
+	if err != nil {
+		return nil, err
+	}
+	if task == nil || task.Coll != lexicons.WorkTask {
+		return nil, xrpc.Errorf(400, rules.TaskNotAccepted, "the task was refused")
+	}
+	var terms citysync.WorkTask
+	if err := decodeRecord(task.CBOR, &terms); err != nil {
+		return nil, err
+	}
+	e, err := t.entryTerms(ctx, terms.Entry.Uri, terms.Entry.Cid, terms.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	if w.sealed && e.Sensitivity != entry.SensitivitySealed {
+		return nil, xrpc.Errorf(400, "NotSealed", "the task is %s: it is claimed by a record", e.Sensitivity)
+	}
+	key, err := epochKey(ctx, t.b.tx, terms.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	held, err := rules.DecideClaim(t.b.state, rules.ClaimRequest{
+		Now: t.b.now, Resident: w.did, Task: entry.Ref{URI: task.URI, CID: task.CID}, Shift: w.shift, Sealed: w.sealed,
+		EntryActive: e.Active, EpochKey: key,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := rules.HoldClaim(t.b.state, held); err != nil {
+		return nil, err
+	}
+	if w.sealed {
+		w.uri = sealedURI(held.Token)
+	}
+	if err := putClaim(ctx, t.b.tx, &claimRow{
+		URI: w.uri, CID: w.cid, DID: w.did.String(), Account: held.Account[:], Author: task.DID, Task: held.First, TaskURI: task.URI, TaskCID: task.CID,
+		Shift: w.shift, Token: held.Token, Status: "held", Public: e.Sensitivity == entry.SensitivityPublic, Sealed: w.sealed, ClaimedAt: t.b.now,
+	}); err != nil {
+		return nil, err
+	}
+	t.arrived = append(t.arrived, wantClaim(held.Token))
+	return held, nil
 }
 
 // withdraw ends a claim whose record was deleted. After a proof there is no way back.
@@ -179,10 +205,10 @@ func putClaim(ctx context.Context, q querier, c *claimRow) error {
 		return fmt.Errorf("keep claim: %w", err)
 	}
 	const insert = `insert into claim (` + claimColumns + `) values (@uri, @cid, @did, @account, @author, @task, @task_uri, @task_cid, @shift, @token,
-		@status, @proof, @public, @claimed_at)`
+		@status, @proof, @public, @sealed, @claimed_at)`
 	if _, err := q.Exec(ctx, insert, pgx.NamedArgs{
 		"uri": c.URI, "cid": c.CID, "did": c.DID, "account": c.Account, "author": c.Author, "task": c.Task, "task_uri": c.TaskURI, "task_cid": c.TaskCID,
-		"shift": c.Shift, "token": c.Token, "status": c.Status, "proof": c.Proof, "public": c.Public,
+		"shift": c.Shift, "token": c.Token, "status": c.Status, "proof": c.Proof, "public": c.Public, "sealed": c.Sealed,
 		"claimed_at": c.ClaimedAt,
 	}); err != nil {
 		return fmt.Errorf("keep claim: %w", err)

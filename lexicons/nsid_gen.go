@@ -69,6 +69,9 @@ const (
 	LedgerUpdateRedemption    = "org.city-sync.ledger.updateRedemption"
 	OfferGetOfferings         = "org.city-sync.offer.getOfferings"
 	OfferQueryOfferings       = "org.city-sync.offer.queryOfferings"
+	WorkCreateSealedClaim     = "org.city-sync.work.createSealedClaim"
+	WorkCreateSealedProof     = "org.city-sync.work.createSealedProof"
+	WorkDeleteSealedClaim     = "org.city-sync.work.deleteSealedClaim"
 	WorkGetTasks              = "org.city-sync.work.getTasks"
 	WorkQueryTasks            = "org.city-sync.work.queryTasks"
 )

@@ -23,6 +23,11 @@ func stringFlag(name, value, usage string) *cli.StringFlag {
 	return &cli.StringFlag{Name: name, Value: value, Usage: usage, Sources: env(name), OnlyOnce: true}
 }
 
+// stringsFlag can be given more than once.
+func stringsFlag(name, usage string) *cli.StringSliceFlag {
+	return &cli.StringSliceFlag{Name: name, Usage: usage, Sources: env(name)}
+}
+
 func intFlag(name string, value int, usage string) *cli.IntFlag {
 	return &cli.IntFlag{Name: name, Value: value, Usage: usage, Sources: env(name), OnlyOnce: true}
 }

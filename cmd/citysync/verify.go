@@ -23,6 +23,9 @@ func verifyCommand(s streams) *cli.Command {
 			"Exit code 0: all is right; 1: something is wrong and named; 2: it could not be checked.",
 		Flags: []cli.Flag{
 			stringFlag("plc-url", "", "did:plc directory; by default the city's own on loopback, otherwise "+publicPLC),
+			stringsFlag("checkpoint", "a signed checkpoint seen elsewhere, as a file or at an address; the log must agree with it"),
+			stringFlag("openings", "", "file of a resident's own openings, as the ledger gave them"),
+			stringFlag("validator-openings", "", "file of all openings, as a validator has them: the whole log is re-executed"),
 			boolFlag("json", "print the result as one JSON object"),
 		},
 		OnUsageError: func(_ context.Context, _ *cli.Command, err error, _ bool) error { return &exitCode{exitCouldNot, err} },
@@ -30,7 +33,10 @@ func verifyCommand(s streams) *cli.Command {
 			if c.Args().Len() != 1 {
 				return &exitCode{exitCouldNot, errors.New("verify takes one address or at-uri")}
 			}
-			return runVerify(ctx, s, verifyConfig{Target: c.Args().First(), PLCURL: c.String("plc-url")}, c.Bool("json"))
+			return runVerify(ctx, s, verifyConfig{
+				Target: c.Args().First(), PLCURL: c.String("plc-url"), Checkpoints: c.StringSlice("checkpoint"), Openings: c.String("openings"),
+				ValidatorOpenings: c.String("validator-openings"),
+			}, c.Bool("json"))
 		},
 	}
 }

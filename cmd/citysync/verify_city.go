@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"golang.org/x/mod/sumdb/note"
 
 	"city-sync.org/citysync/ledger/tlog"
 	"city-sync.org/citysync/lexicons"
@@ -262,14 +263,20 @@ func parentsIn(raw []byte) []syntax.ATURI {
 	return out
 }
 
-// checkpoint fetches the newest checkpoint and opens it with the key that the city signed.
+// checkpoint fetches the newest checkpoint. One that the city's key did not sign may be signed by a key that the log names: it is
+// followed, and judged when the log was read.
 func (v *verifier) checkpoint(ctx context.Context) (*tlog.Checkpoint, error) {
 	address := v.city.url + "/checkpoint"
 	raw, err := v.web.get(ctx, address, tlog.MaxNote)
 	if err != nil {
 		return nil, couldNot("newest checkpoint: %w", err)
 	}
+	v.newest = raw
 	c, err := tlog.Open(raw, v.city.vkey)
+	var unverified *note.UnverifiedNoteError
+	if errors.As(err, &unverified) {
+		c, err = tlog.ParseCheckpoint(unverified.Note.Text)
+	}
 	if err == nil && c.Origin != v.city.ledger.String() {
 		err = fmt.Errorf("it is of the log %q", c.Origin)
 	}

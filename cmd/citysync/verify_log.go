@@ -77,7 +77,7 @@ func (v *verifier) replay(log *verifiedLog, leaves [][]byte) {
 	v.audit = a
 	for i := range log.sound {
 		v.guarded(checkLimits, i, func() {
-			_ = a.Add(i, leaves[i]) // kept as a finding
+			v.add(a, i, leaves[i])
 		})
 	}
 	if log.sound < log.checkpoint.Size {
@@ -88,7 +88,11 @@ func (v *verifier) replay(log *verifiedLog, leaves [][]byte) {
 		if f.Entry >= 0 && f.Entry < int64(len(log.entries)) && log.entries[f.Entry] != nil {
 			kind = log.entries[f.Entry].Kind
 		}
-		v.report.fail(checkOf(kind, f.What), f.Entry, f.URI, "%s", f.What)
+		check := checkOf(kind, f.What)
+		if f.Sealed {
+			check = checkOpenings
+		}
+		v.report.fail(check, f.Entry, f.URI, "%s", f.What)
 	}
 }
 

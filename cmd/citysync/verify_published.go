@@ -13,7 +13,6 @@ import (
 
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/ledger/entry"
-	"city-sync.org/citysync/ledger/tlog"
 	"city-sync.org/citysync/lexicons"
 	"city-sync.org/citysync/lexicons/citysync"
 )
@@ -95,7 +94,7 @@ func (v *verifier) checkPublished(p *published, log *verifiedLog) {
 		c := &p.checkpoints[i]
 		r := &c.record
 		wrong := func(format string, args ...any) { v.report.fail(checkCheckpoints, noEntry, c.uri, format, args...) }
-		note, err := tlog.Open([]byte(r.Note), v.city.vkey)
+		note, err := v.openNote([]byte(r.Note), r.At)
 		switch {
 		case err != nil:
 			wrong("its note: %v", err)
@@ -104,6 +103,7 @@ func (v *verifier) checkPublished(p *published, log *verifiedLog) {
 		case note.Size != r.TreeSize || !bytes.Equal(note.Root[:], r.RootHash):
 			wrong("it says size %d and root %x, its note says %d and %x", r.TreeSize, []byte(r.RootHash), note.Size, note.Root[:])
 		}
+		v.balancesOf(c.uri, note, err, r.BalancesRoot, log)
 		v.linked(c, before)
 		before = c
 		if r.TreeSize > log.checkpoint.Size {

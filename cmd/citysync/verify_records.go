@@ -26,6 +26,12 @@ func checkOf(kind entry.Kind, what string) string {
 		return checkAccreditation
 	case kind == entry.KindEpochOpen || kind == entry.KindParameters:
 		return checkEpochs
+	case has("is paused", "are paused", "objection holds", "may not rule", "a ruling pays", "last cause"):
+		return checkStops
+	case has("log key", "key of a witness", "key of the log", "runs a witness", "under rules version", "rules version"):
+		return checkKeys
+	case has("was closed"):
+		return checkMonths
 	case has("votes for"):
 		return checkVotes
 	case has("second mint", "second claim", "mint without a claim", "a rejection names"):
@@ -34,6 +40,16 @@ func checkOf(kind entry.Kind, what string) string {
 		return checkSupply
 	case has("its terms give", "on other terms", "another rate", "outside the band", "mint for outcome"):
 		return checkTerms
+	}
+	switch kind {
+	case entry.KindDormant, entry.KindExpire, entry.KindEpochClose:
+		return checkMonths
+	case entry.KindHold, entry.KindCapture, entry.KindVoid, entry.KindReverse:
+		return checkRedeemed
+	case entry.KindPause, entry.KindResume:
+		return checkStops
+	case entry.KindStateDigest:
+		return checkDigests
 	}
 	return checkLimits
 }
@@ -178,6 +194,8 @@ func (v *verifier) judge(ctx context.Context, e *entry.Entry) {
 		check = checkEpochs
 	case e.Kind == entry.KindBind:
 		check = checkAccreditation
+	case e.Kind == entry.KindPause, e.Kind == entry.KindResume, e.Kind == entry.KindReverse:
+		check = checkStops
 	}
 	for _, f := range audit.CheckCauses(e, v.city.did, fetch) {
 		if !absent[f.URI] {

@@ -26,16 +26,40 @@ const (
 	checkVotes         = "votes"
 	checkSupply        = "supply"
 	checkReceipts      = "receipts"
+	checkKeys          = "log keys"
+	checkMonths        = "months and closings"
+	checkRedeemed      = "holds and reversals"
+	checkStops         = "pauses and rulings"
+	checkDigests       = "digests and balances"
+	checkCosigned      = "cosignatures"
+	checkViews         = "other views"
+	checkOpenings      = "openings"
 	checkChain         = "chain of the record"
 )
 
 var verifyChecks = []string{
 	checkLogKey, checkSignature, checkLeaves, checkCheckpoints, checkCanonical, checkEpochs, checkLimits, checkCited,
-	checkAccreditation, checkTerms, checkOneMint, checkVotes, checkSupply, checkReceipts,
+	checkAccreditation, checkTerms, checkOneMint, checkVotes, checkSupply, checkReceipts, checkKeys, checkMonths, checkRedeemed, checkStops,
+	checkDigests, checkCosigned,
 }
 
-const unseen = `Not visible from outside: whose claim it was, personal balances, claim limits, activation.
-Validators re-check these with the openings that the ledger gives them under agreement; each resident can check their own.`
+// A level is who could have made the same checks: what they had at hand.
+type level string
+
+const (
+	levelAnyone    level = "anyone"
+	levelResident  level = "resident"
+	levelValidator level = "validator"
+)
+
+// unseen says what a level does not see.
+var unseen = map[level]string{
+	levelAnyone: `Checked as anyone can. Not visible from outside: whose claim it was, personal balances, claim limits, activation.
+Validators re-check these with the openings that the ledger gives them under agreement; each resident can check their own.`,
+	levelResident: `Checked as a resident: as anyone can, and what the openings given here show. Not visible: what is other people's.
+Validators re-check that with the openings that the ledger gives them under agreement.`,
+	levelValidator: `Checked as a validator: every entry was opened, and balances, limits of a person, dormancy and expiry were re-executed.`,
+}
 
 const (
 	maxText   = 600   // bytes of what a stranger's text may take
@@ -51,6 +75,7 @@ type verifyReport struct {
 	checks map[string]*verifyCheck // guarded by mu
 	wrong  []verifyWrong           // guarded by mu
 	extra  []string                // guarded by mu: names of further checks
+	level  level                   // guarded by mu
 }
 
 type verifyCheck struct {
@@ -99,7 +124,14 @@ func clean(s string, most int) string {
 }
 
 func newVerifyReport() *verifyReport {
-	return &verifyReport{checks: map[string]*verifyCheck{}}
+	return &verifyReport{checks: map[string]*verifyCheck{}, level: levelAnyone}
+}
+
+// reached says that the checks were made as somebody who sees more than anyone.
+func (r *verifyReport) reached(l level) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.level = l
 }
 
 // at gives a check's line. The caller holds mu.
@@ -161,7 +193,7 @@ func (r *verifyReport) failed(check string) bool {
 func (r *verifyReport) result() verifyResult {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := verifyResult{OK: true, Wrong: []verifyWrong{}}
+	out := verifyResult{OK: true, Level: r.level, Wrong: []verifyWrong{}}
 	for _, name := range slices.Concat(verifyChecks, r.extra) {
 		c := r.checks[name]
 		if c == nil {
@@ -195,6 +227,7 @@ func entryOr(w verifyWrong) int64 {
 // verifyResult is what --json prints.
 type verifyResult struct {
 	OK     bool          `json:"ok"`
+	Level  level         `json:"level"` // anyone, resident or validator
 	Checks []verifyCheck `json:"checks"`
 	Wrong  []verifyWrong `json:"wrong"`
 }
@@ -235,7 +268,7 @@ func (r verifyResult) writeText(w io.Writer) error {
 	for _, x := range r.Wrong {
 		b.WriteString(x.String() + "\n")
 	}
-	b.WriteString("\n" + unseen + "\n")
+	b.WriteString("\n" + unseen[r.Level] + "\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }

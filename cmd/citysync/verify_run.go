@@ -7,6 +7,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/ledger/audit"
 )
 
@@ -14,6 +15,10 @@ import (
 type verifyConfig struct {
 	Target string // a web or ledger address, or a record's at-uri
 	PLCURL string // empty: what a loopback city says, else the public directory
+
+	Checkpoints       []string // files or addresses of signed checkpoints
+	Openings          string   // file of a resident's
+	ValidatorOpenings string   // file of everybody's
 }
 
 // A verifier checks one city from outside, with nothing but requests that anybody may make. It believes what somebody signed
@@ -23,11 +28,17 @@ type verifier struct {
 	authors  *authors
 	report   *verifyReport
 	patience int // how often receipts that are not there yet are looked for again
+	clock    clock.Clock
 
-	city  *verifiedCity
-	audit *audit.Auditor
-	cited *citedRecords
-	upTo  string // said where a bad entry ended the replay
+	own    openings // a resident's
+	all    openings // everybody's
+	views  [][]byte // signed checkpoints from elsewhere
+	newest []byte   // the signed checkpoint that the log is read by
+	city   *verifiedCity
+	keys   []logKey
+	audit  *audit.Auditor
+	cited  *citedRecords
+	upTo   string // said where a bad entry ended the replay
 }
 
 // verifyCity does all of it. An error wraps errCouldNot; the report holds what was found before it.
@@ -61,6 +72,9 @@ func (v *verifier) run(ctx context.Context, cfg verifyConfig) error {
 		if err != nil {
 			return err
 		}
+		if err := v.files(ctx, cfg); err != nil {
+			return err
+		}
 		return v.checkCity(ctx, said, city, u)
 	}
 	address, err := baseURL(cfg.Target)
@@ -81,12 +95,40 @@ func (v *verifier) run(ctx context.Context, cfg verifyConfig) error {
 		plc = publicPLC
 	}
 	v.authors = newAuthors(v.web, plc)
+	if err := v.files(ctx, cfg); err != nil {
+		return err
+	}
 	return v.checkCity(ctx, said, city, "")
+}
+
+// files reads what was given beside the address.
+func (v *verifier) files(ctx context.Context, cfg verifyConfig) (err error) {
+	if cfg.Openings != "" {
+		if v.own, err = readOpenings(cfg.Openings); err != nil {
+			return couldNot("--openings: %w", err)
+		}
+	}
+	if cfg.ValidatorOpenings != "" {
+		if v.all, err = readOpenings(cfg.ValidatorOpenings); err != nil {
+			return couldNot("--validator-openings: %w", err)
+		}
+	}
+	for _, name := range cfg.Checkpoints {
+		raw, err := v.seen(ctx, name)
+		if err != nil {
+			return couldNot("--checkpoint: %w", err)
+		}
+		v.views = append(v.views, raw)
+	}
+	return nil
 }
 
 func (v *verifier) begin(loopback bool, plc string) {
 	if v.web == nil {
 		v.web = newWeb(loopback)
+	}
+	if v.clock == nil {
+		v.clock = clock.System()
 	}
 	v.authors = newAuthors(v.web, plc)
 }
@@ -108,11 +150,17 @@ func (v *verifier) checkCity(ctx context.Context, said *wellKnown, city syntax.D
 	if err != nil {
 		return err
 	}
+	v.followKeys(published, log)
 	v.checkPublished(published, log)
+	v.checkViews(log)
+	if err := v.cosignatures(ctx, log); err != nil {
+		return err
+	}
 	if err := v.citedRecords(ctx, log); err != nil {
 		return err
 	}
 	v.totals(log, published)
+	v.opened(log)
 	if err := v.checkReceipts(ctx, published, log); err != nil {
 		return err
 	}

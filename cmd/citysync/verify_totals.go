@@ -9,58 +9,130 @@ import (
 	"city-sync.org/citysync/ledger/entry"
 )
 
+// counted is what the replay has judged, by check, and the sums added up once more.
+type counted struct {
+	n                       map[string]int
+	claims, mints           int
+	minted, burned, expired int64 // less what was reversed
+	supply                  map[string]int64
+}
+
+func (n *counted) entry(e *entry.Entry) {
+	switch e.Kind {
+	case entry.KindParameters, entry.KindEpochOpen:
+		n.add(checkEpochs)
+	case entry.KindBind:
+		n.bind(e.Bind.What)
+	case entry.KindClaim:
+		n.claims++
+		n.add(checkLimits, checkOneMint)
+	case entry.KindReserve:
+		n.add(checkLimits, checkTerms, checkAccreditation)
+	case entry.KindMint:
+		n.mints++
+		n.add(checkLimits, checkTerms, checkAccreditation, checkOneMint, checkVotes)
+		n.supply[e.Book] += e.Amount
+		n.minted += e.Amount
+		if e.Mint.Resolution != nil {
+			n.add(checkStops)
+		}
+	case entry.KindBurn:
+		n.add(checkLimits, checkTerms, checkAccreditation)
+		n.supply[e.Book] -= e.Amount
+		n.burned += e.Amount
+	case entry.KindRelease, entry.KindUnclaim:
+		n.add(checkLimits)
+	default:
+		n.later(e)
+	}
+}
+
+func (n *counted) later(e *entry.Entry) {
+	switch e.Kind {
+	case entry.KindHold:
+		n.add(checkRedeemed, checkTerms, checkAccreditation)
+	case entry.KindVoid:
+		n.add(checkRedeemed)
+	case entry.KindCapture:
+		n.add(checkRedeemed)
+		n.supply[e.Book] -= e.Amount
+		n.burned += e.Amount
+	case entry.KindReverse:
+		n.add(checkRedeemed)
+		if e.Reverse.What == entry.KindMint {
+			n.supply[e.Book] -= e.Amount
+			n.minted -= e.Amount
+		} else {
+			n.supply[e.Book] += e.Amount
+			n.burned -= e.Amount
+		}
+	case entry.KindExpire:
+		n.add(checkMonths)
+		n.supply[e.Book] -= e.Amount
+		n.expired += e.Amount
+	case entry.KindDormant, entry.KindEpochClose:
+		n.add(checkMonths)
+	case entry.KindPause, entry.KindResume:
+		n.add(checkStops)
+	case entry.KindStateDigest:
+		n.add(checkDigests)
+	}
+}
+
+func (n *counted) bind(what string) {
+	switch what {
+	case entry.BindWitness, entry.BindPolicy, entry.BindLogKey:
+		n.add(checkKeys)
+	default:
+		n.add(checkAccreditation)
+	}
+}
+
+func (n *counted) add(checks ...string) {
+	for _, c := range checks {
+		n.n[c]++
+	}
+}
+
 // totals counts what the replay has judged, and adds the sums up once more on its own.
 func (v *verifier) totals(log *verifiedLog, p *published) {
-	var limits, mints, claims, bound, votes, accredited, terms, epochs int
-	supply := map[string]int64{}
-	minted, burned := int64(0), int64(0)
+	n := &counted{n: map[string]int{}, supply: map[string]int64{}}
 	next := 0
 	for seq := range log.sound + 1 {
 		for next < len(p.checkpoints) && p.checkpoints[next].record.TreeSize == seq {
-			v.supplyAt(&p.checkpoints[next], supply)
+			v.supplyAt(&p.checkpoints[next], n.supply)
 			next++
 		}
 		if seq == log.sound {
 			break
 		}
-		e := log.entries[seq]
-		if e == nil {
-			continue
-		}
-		switch e.Kind {
-		case entry.KindParameters, entry.KindEpochOpen:
-			epochs++
-		case entry.KindBind:
-			bound++
-		case entry.KindClaim:
-			limits, claims = limits+1, claims+1
-		case entry.KindReserve:
-			limits, terms, accredited = limits+1, terms+1, accredited+1
-		case entry.KindMint:
-			limits, terms, accredited, mints = limits+1, terms+1, accredited+1, mints+1
-			votes++
-			supply[e.Book] += e.Amount
-			minted += e.Amount
-		case entry.KindBurn:
-			limits, terms, accredited = limits+1, terms+1, accredited+1
-			supply[e.Book] -= e.Amount
-			burned += e.Amount
-		case entry.KindRelease, entry.KindUnclaim:
-			limits++
+		if e := log.entries[seq]; e != nil {
+			n.entry(e)
 		}
 	}
-	for _, book := range slices.Sorted(maps.Keys(supply)) {
-		if got := v.audit.Supply(book); got != supply[book] {
-			v.report.fail(checkSupply, noEntry, "", "supply of %s: the entries add up to %d, the replay to %d", book, supply[book], got)
+	for _, book := range slices.Sorted(maps.Keys(n.supply)) {
+		if got := v.audit.Supply(book); got != n.supply[book] {
+			v.report.fail(checkSupply, noEntry, "", "supply of %s: the entries add up to %d, the replay to %d", book, n.supply[book], got)
 		}
 	}
-	v.report.looked(checkEpochs, epochs, join(v.caps(), v.upTo))
-	v.report.looked(checkLimits, limits, v.upTo)
-	v.report.looked(checkAccreditation, bound+accredited, "")
-	v.report.looked(checkTerms, terms, v.upTo)
-	v.report.looked(checkOneMint, mints+claims, join(fmt.Sprintf("%d claims, %d mints", claims, mints), v.upTo))
-	v.report.looked(checkVotes, votes, v.upTo)
-	v.report.looked(checkSupply, len(supply), join(fmt.Sprintf("%d minted − %d burned − 0 expired = %d", minted, burned, minted-burned), v.upTo))
+	detail := map[string]string{
+		checkEpochs:        join(v.caps(), v.upTo),
+		checkLimits:        v.upTo,
+		checkAccreditation: "",
+		checkTerms:         v.upTo,
+		checkOneMint:       join(fmt.Sprintf("%d claims, %d mints", n.claims, n.mints), v.upTo),
+		checkVotes:         v.upTo,
+		checkMonths:        v.upTo,
+		checkRedeemed:      v.upTo,
+		checkStops:         v.upTo,
+		checkDigests:       v.upTo,
+	}
+	for _, check := range slices.Sorted(maps.Keys(detail)) {
+		v.report.looked(check, n.n[check], detail[check])
+	}
+	v.report.looked(checkKeys, n.n[checkKeys], "")
+	sums := fmt.Sprintf("%d minted − %d burned − %d expired = %d", n.minted, n.burned, n.expired, n.minted-n.burned-n.expired)
+	v.report.looked(checkSupply, len(n.supply), join(sums, v.upTo))
 }
 
 func join(parts ...string) string {

@@ -16,6 +16,8 @@ type Finding struct {
 	Entry int64
 	URI   string // of the record it is about, if it is about one
 	What  string
+
+	Sealed bool // only the openings show it
 }
 
 // String writes the finding with its entry first.
@@ -58,6 +60,7 @@ type Auditor struct {
 	keys    keyring
 
 	private *private // nil: the openings are not at hand
+	sealed  bool     // what is found now rests on them
 }
 
 // New is the auditor of an empty log of this origin.
@@ -105,12 +108,16 @@ func (a *Auditor) add(seq int64, leaf []byte, unseal func(*entry.Entry)) error {
 	default:
 		e.Seq = at
 		a.counts[e.Kind]++
+		a.sealed = true
 		if unseal != nil {
 			unseal(e)
 		}
+		a.sealed = false
 		a.replay(e)
 		if a.private != nil {
+			a.sealed = true
 			a.private.replay(a, e)
+			a.sealed = false
 		}
 	}
 	var errs []error
@@ -140,7 +147,7 @@ func (a *Auditor) CheckCheckpoint(c tlog.Checkpoint) (bool, error) {
 
 func (a *Auditor) found(seq int64, format string, args ...any) {
 	if len(a.findings) < maxFindings {
-		a.findings = append(a.findings, Finding{Entry: seq, What: fmt.Sprintf(format, args...)})
+		a.findings = append(a.findings, Finding{Entry: seq, What: fmt.Sprintf(format, args...), Sealed: a.sealed})
 	}
 }
 

@@ -16,7 +16,7 @@ type LogKey struct {
 	Key    string // signed-note verifier key
 	Entry  int64
 	At     time.Time
-	Quorum int // witnesses that agreed; 0: the key before it vouches for it, by the checkpoints that both sign
+	Agreed []string // keys of witnesses; none: the key before it vouches for it, by the checkpoints that both sign
 }
 
 // Witness is an institution's key, as the log binds it.
@@ -71,25 +71,24 @@ func (a *Auditor) bindLogKey(e *entry.Entry) {
 	twice := slices.ContainsFunc(a.keys.log, func(had LogKey) bool { return had.Key == b.Key })
 	a.check(e, !twice, "a log key is named twice")
 	at, _ := entry.ParseTime(e.At)
-	a.keys.log = append(a.keys.log, LogKey{Key: b.Key, Entry: e.Seq, At: at, Quorum: a.agreed(e)})
+	a.keys.log = append(a.keys.log, LogKey{Key: b.Key, Entry: e.Seq, At: at, Agreed: a.agreed(e)})
 }
 
-// agreed counts the witnesses that let a new key continue the log, and finds those that do not: each signs over the log as it
+// agreed gives the witnesses that let a new key continue the log, and finds those that do not: each signs over the log as it
 // was before this entry.
-func (a *Auditor) agreed(e *entry.Entry) int {
+func (a *Auditor) agreed(e *entry.Entry) (list []string) {
 	root, err := a.tree.Root(e.Seq)
 	if !a.check(e, err == nil, "%v", err) {
-		return 0
+		return nil
 	}
 	text := tlog.SuccessionText(a.origin, e.Seq, root, e.Bind.Key)
-	seen := map[string]bool{}
 	for _, q := range e.Bind.Quorum {
 		bound := slices.ContainsFunc(a.keys.witnesses, func(w Witness) bool { return w.Key == q.Key })
 		k, err := tlog.ParseKey(q.Key)
 		good := bound && err == nil && k.CheckData(text, q.Sig) == nil
-		if a.check(e, good && !seen[q.Key], "%s does not agree to the new log key", q.Key) {
-			seen[q.Key] = true
+		if a.check(e, good && !slices.Contains(list, q.Key), "%s does not agree to the new log key", q.Key) {
+			list = append(list, q.Key)
 		}
 	}
-	return len(seen)
+	return list
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -16,14 +17,12 @@ import (
 	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/pg"
-	"city-sync.org/citysync/ledger/audit"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/rules"
 	"city-sync.org/citysync/lexicons"
@@ -38,7 +37,6 @@ const (
 	benchResidents = 1000
 	benchRecords   = 60     // verifications of a round that come as commits
 	benchLog       = 40_000 // entries that are replayed
-	naiveConns     = 48     // connections that any number of naive callers share
 )
 
 // TestRates measures what the ledger does in a second beside what it is compared with, and prints one line a round:
@@ -47,6 +45,7 @@ func TestRates(t *testing.T) {
 	dsn := os.Getenv(databaseEnv)
 	require.NotEmpty(t, dsn, "%s must name an empty database", databaseEnv)
 	c := foundForRates(t, dsn)
+	founding := c.l.seq.log.size()
 	naive := newNaive(t, dsn)
 	c.activateMany(benchResidents)
 	for round := range benchRounds {
@@ -54,17 +53,26 @@ func TestRates(t *testing.T) {
 			ours := c.mintRate(round, callers)
 			said(fmt.Sprintf("mints/%d", callers), ours, naive.rate(callers))
 		}
+		c.openLoop(round)
 		said("verifications/1", c.verificationRate(round), naive.rate(1))
+		c.tokenRates(round)
 	}
 	c.replayRates()
+	c.memory(founding)
 }
 
 func said(name string, ours, peer float64) {
-	fmt.Fprintf(os.Stdout, "bench\t%s\t%.1f\t%.1f\n", name, ours, peer)
+	fmt.Fprintf(os.Stdout, "bench\t%s\t%.3f\t%.3f\n", name, ours, peer)
+}
+
+// rated is a city that is measured.
+type rated struct {
+	*founded
+	signer string // the library's key, as causes name it
 }
 
 // foundForRates is a city like newCity's, with room for many mints.
-func foundForRates(t *testing.T, dsn string) *founded {
+func foundForRates(t *testing.T, dsn string) *rated {
 	t.Helper()
 	pool, err := pg.Open(t.Context(), dsn, "ledger")
 	require.NoError(t, err)
@@ -79,7 +87,7 @@ func foundForRates(t *testing.T, dsn string) *founded {
 		Identifier: "ledger.test", TZ: "America/Los_Angeles",
 	}
 	w.start()
-	c := &founded{world: w}
+	c := &rated{founded: &founded{world: w}}
 	c.library, c.pool = c.actor("library"), c.actor("pool")
 	c.city.put(lexicons.ActorCity, "self", map[string]any{
 		"name": "Testville", "tz": "America/Los_Angeles", "langs": []any{"en"}, "ledger": c.cfg.DID,
@@ -105,7 +113,7 @@ func foundForRates(t *testing.T, dsn string) *founded {
 }
 
 // inOne runs fn as one command of the sequencer.
-func (c *founded) inOne(fn func(b *batch) error) {
+func (c *rated) inOne(fn func(b *batch) error) {
 	c.t.Helper()
 	_, err := c.l.seq.must(c.ctx, "bench", func(_ context.Context, b *batch) (any, error) { return nil, fn(b) })
 	require.NoError(c.t, err)
@@ -113,7 +121,7 @@ func (c *founded) inOne(fn func(b *batch) error) {
 
 func benchResident(n int) syntax.DID { return syntax.DID(fmt.Sprintf("did:plc:resident%016d", n)) }
 
-func (c *founded) activateMany(n int) {
+func (c *rated) activateMany(n int) {
 	c.t.Helper()
 	c.inOne(func(b *batch) error {
 		for i := range n {
@@ -128,15 +136,19 @@ func (c *founded) activateMany(n int) {
 
 const someCID = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
 
-// mintable puts a task in the log, and for each shift a claim of every resident; each can be minted now.
-func (c *founded) mintable(name string, shifts int) []rules.Mint {
-	c.t.Helper()
-	pub, err := c.library.key.PublicKey()
-	require.NoError(c.t, err)
-	signed := func(coll, rkey string) entry.Cause {
-		return entry.Cause{URI: c.library.uri(coll, rkey), CID: someCID, Rev: "3mcx5l2w5ss2b", Key: pub.DIDKey()}
+// signed names a record of the library's as its author signed it.
+func (c *rated) signed(coll, rkey string) entry.Cause {
+	if c.signer == "" {
+		pub, err := c.library.key.PublicKey()
+		require.NoError(c.t, err)
+		c.signer = pub.DIDKey()
 	}
-	task := signed(lexicons.WorkTask, name)
+	return entry.Cause{URI: c.library.uri(coll, rkey), CID: someCID, Rev: "3mcx5l2w5ss2b", Key: c.signer}
+}
+
+// bigTask is a task of the library's with so many shifts and slots on each, on which can be claimed and verified now.
+func (c *rated) bigTask(name string, shifts int, slots int64) rules.AcceptTask {
+	task := c.signed(lexicons.WorkTask, name)
 	accept := rules.AcceptTask{
 		Now: noon, Task: task, First: task.URI, Author: c.library.did, Epoch: epoch, Book: book, Credits: 24,
 		Entry: rules.CatalogEntry{
@@ -146,9 +158,17 @@ func (c *founded) mintable(name string, shifts int) []rules.Mint {
 	}
 	for i := range shifts {
 		accept.Shifts = append(accept.Shifts, rules.Shift{
-			ID: fmt.Sprint("s", i), StartsAt: noon.Add(-time.Hour), EndsAt: noon.Add(time.Hour), Slots: benchResidents,
+			ID: fmt.Sprint("s", i), StartsAt: noon.Add(-time.Hour), EndsAt: noon.Add(time.Hour), Slots: slots,
 		})
 	}
+	return accept
+}
+
+// mintable puts a task in the log, and for each shift a claim of every resident; each can be minted now.
+func (c *rated) mintable(name string, shifts int) []rules.Mint {
+	c.t.Helper()
+	accept := c.bigTask(name, shifts, benchResidents)
+	task := accept.Task
 	var mints []rules.Mint
 	c.inOne(func(b *batch) error {
 		_, err := b.decide(accept)
@@ -167,7 +187,7 @@ func (c *founded) mintable(name string, shifts int) []rules.Mint {
 					return err
 				}
 				mints = append(mints, rules.Mint{
-					Now: b.now, Record: signed(lexicons.WorkVerification, fmt.Sprintf("%s%s%d", name, sh.ID, i)), Author: c.library.did, Signed: true,
+					Now: b.now, Record: c.signed(lexicons.WorkVerification, fmt.Sprintf("%s%s%d", name, sh.ID, i)), Author: c.library.did, Signed: true,
 					Task: task.Ref(), Shift: sh.ID, Token: held.Token, Outcome: entry.OutcomeApproved, Credits: 24, Level: 1,
 					Methods: []string{rules.MethodAttestation},
 				})
@@ -180,7 +200,7 @@ func (c *founded) mintable(name string, shifts int) []rules.Mint {
 }
 
 // mintRate is how many mints a second so many callers get answered: decided, sealed, in the tree, committed and under a checkpoint.
-func (c *founded) mintRate(round, callers int) float64 {
+func (c *rated) mintRate(round, callers int) float64 {
 	c.t.Helper()
 	shifts := 6
 	if callers > 100 {
@@ -195,9 +215,39 @@ func (c *founded) mintRate(round, callers int) float64 {
 	return perSecond
 }
 
+// Mints that come whether or not the ones before are answered.
+const (
+	openRate = 500 // a second
+	openSpan = 4 * time.Second
+	openMost = 25 * time.Millisecond // that the slowest of a hundred may take
+)
+
+// openLoop is how long mints take from the moment that each was to be asked for to its answer.
+func (c *rated) openLoop(round int) {
+	c.t.Helper()
+	mints := c.mintable(fmt.Sprintf("open%d", round), int(openRate*openSpan/time.Second)/benchResidents)
+	took := make([]time.Duration, len(mints))
+	var g errgroup.Group
+	start := time.Now()
+	for i := range mints {
+		due := start.Add(time.Duration(i) * time.Second / openRate)
+		time.Sleep(time.Until(due))
+		g.Go(func() error {
+			_, err := c.l.seq.do(c.ctx, "mint", func(_ context.Context, b *batch) (any, error) { return b.decide(mints[i]) })
+			took[i] = time.Since(due)
+			return err
+		})
+	}
+	require.NoError(c.t, g.Wait())
+	slices.Sort(took)
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	said("open/50", ms(took[len(took)/2]), ms(openMost))
+	said("open/99", ms(took[len(took)*99/100]), ms(openMost))
+}
+
 // verificationRate is how many verifications a second become mints when they come as commits from one host, one after the other as a
 // follower delivers them.
-func (c *founded) verificationRate(round int) float64 {
+func (c *rated) verificationRate(round int) float64 {
 	c.t.Helper()
 	entry := c.catalog(c.library, entryOptions{})
 	task := c.task(c.library, entry, benchRecords)
@@ -229,51 +279,6 @@ func letters(n int) string {
 	return strings.Map(func(r rune) rune { return r - '0' + 'a' }, strconv.Itoa(n))
 }
 
-// replayRates reads the log as a restart does, from the database and from memory, and as an auditor does.
-func (c *founded) replayRates() {
-	c.t.Helper()
-	var log []logRow
-	require.NoError(c.t, readLog(c.ctx, c.l.store.pool, func(rows []logRow) error {
-		log = append(log, rows[:min(len(rows), benchLog-len(log))]...)
-		return nil
-	}))
-	loc, err := time.LoadLocation(c.cfg.TZ)
-	require.NoError(c.t, err)
-	perSecond := func(n int64, fn func() error) float64 {
-		start := time.Now()
-		require.NoError(c.t, fn())
-		return float64(n) / time.Since(start).Seconds()
-	}
-	for range benchRounds {
-		n := int64(len(log))
-		decode := perSecond(n, func() error {
-			for i := range log {
-				if _, err := entry.Decode(log[i].Leaf); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		into := &sequencer{store: c.l.store, log: &treeLog{}, state: rules.NewState(loc), bound: map[syntax.DID]*entry.Bind{}}
-		said("replay", perSecond(n, func() error {
-			return replay(c.ctx, func(_ context.Context, give func([]logRow) error) error { return give(log) }, into.replayed)
-		}), decode)
-		size := c.l.seq.log.size()
-		again := &sequencer{store: c.l.store, log: &treeLog{}, state: rules.NewState(loc), bound: map[syntax.DID]*entry.Bind{}}
-		said("load", perSecond(size, func() error { return c.l.store.replay(c.ctx, c.l.store.pool, again.replayed) }), decode)
-		require.Equal(c.t, size, again.log.size())
-		auditor := audit.New(c.cfg.DID.String())
-		said("audit", perSecond(n, func() error {
-			for i := range log {
-				if err := auditor.Add(log[i].Seq, log[i].Leaf); err != nil {
-					return err
-				}
-			}
-			return nil
-		}), decode)
-	}
-}
-
 // ratePerSecond lets callers do one after the other until the span is over or all are done.
 func ratePerSecond(callers, n int, one func(i int) error) (float64, error) {
 	var next, done atomic.Int64
@@ -296,64 +301,4 @@ func ratePerSecond(callers, n int, one func(i int) error) (float64, error) {
 	}
 	err := g.Wait()
 	return float64(done.Load()) / time.Since(start).Seconds(), err
-}
-
-// naive is a ledger as one writes it first: a transaction for each mint that locks the cap's row, checks it, and writes entry and balance.
-// It has no tree, no commitment and no rules besides the cap.
-type naive struct {
-	t   *testing.T
-	dsn string
-}
-
-func newNaive(t *testing.T, dsn string) *naive {
-	t.Helper()
-	n := &naive{t: t, dsn: dsn}
-	pool := n.open(1)
-	defer pool.Close()
-	_, err := pool.Exec(t.Context(), `
-create schema naive;
-create table naive.cap (id int primary key, total bigint not null, used bigint not null check (used <= total));
-create table naive.entry (seq bigint generated always as identity primary key, leaf bytea not null);
-create table naive.balance (account bigint primary key, credits bigint not null check (credits >= 0));
-insert into naive.cap values (1, 1000000000000, 0)`)
-	require.NoError(t, err)
-	return n
-}
-
-func (n *naive) open(callers int) *pgxpool.Pool {
-	n.t.Helper()
-	pool, err := pg.Open(n.t.Context(), n.dsn+"&pool_max_conns="+strconv.Itoa(min(callers, naiveConns)), "naive")
-	require.NoError(n.t, err)
-	return pool
-}
-
-func (n *naive) rate(callers int) float64 {
-	n.t.Helper()
-	pool := n.open(callers)
-	defer pool.Close()
-	leaf := []byte(strings.Repeat("a leaf is this long ", 42)) // 840 bytes
-	ctx := n.t.Context()
-	perSecond, err := ratePerSecond(callers, 1<<30, func(i int) error {
-		return pg.InTx(ctx, pool, func(tx pgx.Tx) error {
-			var total, used int64
-			if err := tx.QueryRow(ctx, `select total, used from cap where id = 1 for update`).Scan(&total, &used); err != nil {
-				return err
-			}
-			const amount = 24
-			if used+amount > total {
-				return fmt.Errorf("cap of %d exceeded", total)
-			}
-			if _, err := tx.Exec(ctx, `insert into entry (leaf) values ($1)`, leaf); err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, `insert into balance values ($1, $2)
-				on conflict (account) do update set credits = balance.credits + excluded.credits`, i%benchResidents, amount); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, `update cap set used = used + $1 where id = 1`, amount)
-			return err
-		})
-	})
-	require.NoError(n.t, err)
-	return perSecond
 }

@@ -26,10 +26,16 @@ type ledgerRow struct{ line, name, unit, peer string }
 var ledgerRows = []ledgerRow{
 	{"mints/16", "ledger, mints of 16 callers", "entries/s", "one transaction per mint/s"},
 	{"mints/1024", "ledger, mints of 1024 callers", "entries/s", "one transaction per mint/s"},
+	{"open/50", "ledger, 500 mints/s unasked, p50", "ms", "the limit, ms"},
+	{"open/99", "ledger, 500 mints/s unasked, p99", "ms", "the limit, ms"},
 	{"verifications/1", "ledger, commits of one host to mints", "mints/s", "one transaction per mint/s"},
-	{"replay", "replay: hash, decode, unseal, apply", "entries/s", "decode alone/s"},
-	{"load", "the same at a start, from the database", "entries/s", "decode alone/s"},
-	{"audit", "audit: decode, hash, check", "entries/s", "decode alone/s"},
+	{"tokens/ES256K", "service tokens, ES256K, all processors", "tokens/s", "bare checks of one/s"},
+	{"tokens/ES256", "service tokens, ES256, all processors", "tokens/s", "bare checks of one/s"},
+	{"tokens/kept", "ES256K with the token's id kept", "tokens/s", "bare checks of one/s"},
+	{"replay", "replay: hash, decode, unseal, apply", "entries/s", "decode alone on one/s"},
+	{"load", "the same at a start, from the database", "entries/s", "decode alone on one/s"},
+	{"audit", "audit: decode, hash, check", "entries/s", "decode alone on one/s"},
+	{"memory", "1M accounts with a claim and a mint each", "GiB", "the limit, GiB"},
 }
 
 func (b *bench) buildLedger(ctx context.Context) (path string, err error) {

@@ -69,7 +69,7 @@ const (
 	million   = 1_000_000
 	perShift  = 1000
 	perTask   = 100 // shifts
-	gigabyte  = 1 << 30
+	gigabyte  = 1_000_000_000
 	onAverage = 24 // credits that each holds
 )
 

@@ -35,7 +35,7 @@ var ledgerRows = []ledgerRow{
 	{"replay", "replay: hash, decode, unseal, apply", "entries/s", "decode alone on one/s"},
 	{"load", "the same at a start, from the database", "entries/s", "decode alone on one/s"},
 	{"audit", "audit: decode, hash, check", "entries/s", "decode alone on one/s"},
-	{"memory", "1M accounts with a claim and a mint each", "GiB", "the limit, GiB"},
+	{"memory", "1M accounts with a claim and a mint each", "GB", "the limit, GB"},
 }
 
 func (b *bench) buildLedger(ctx context.Context) (path string, err error) {

@@ -30,6 +30,7 @@ type batch struct {
 
 	commands []*command
 	outcomes []outcome
+	digest   digested
 	totals   []rules.Totals // with the batch's entries; for readers, after its COMMIT
 }
 
@@ -38,7 +39,8 @@ type staged struct {
 	leaf    []byte
 	hash    tlog.Hash // of the leaf
 	opening []byte
-	holder  entry.Account // whose it is, where the entry rests on an earlier one and does not say so
+	holder  entry.Account  // whose it is, where the entry rests on an earlier one and does not say so
+	expired []entry.Holder // whose credits it ends
 }
 
 func (s *sequencer) newBatch() *batch {
@@ -62,7 +64,7 @@ func (b *batch) take(ctx context.Context, c *command) error {
 // close takes from the state what readers get with this batch: by the time of its COMMIT the state is ahead.
 func (b *batch) close() {
 	if len(b.entries) > 0 {
-		b.totals = b.state.Epochs()
+		b.totals, b.digest = b.state.Epochs(), b.seq.digest
 	}
 }
 
@@ -124,6 +126,7 @@ func (b *batch) append(entries []*entry.Entry) error {
 
 func (b *batch) apply(s *staged) error {
 	s.holder, _ = b.state.Holder(s.entry)
+	s.expired = b.state.Expiring(s.entry)
 	if err := rules.Apply(b.state, *s.entry); err != nil {
 		return fmt.Errorf("apply entry %d: %w", s.entry.Seq, err)
 	}

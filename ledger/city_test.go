@@ -57,6 +57,12 @@ func parameterSet(decision strong) map[string]any {
 
 func newCity(t *testing.T) *founded {
 	t.Helper()
+	return newCityWith(t, func(map[string]any) {})
+}
+
+// newCityWith is newCity under other parameters.
+func newCityWith(t *testing.T, change func(parameters map[string]any)) *founded {
+	t.Helper()
 	c := &founded{world: newWorld(t)}
 	c.library, c.parks, c.pool = c.actor("library"), c.actor("parks"), c.actor("pool")
 	c.city.put(lexicons.ActorCity, "self", map[string]any{
@@ -68,7 +74,9 @@ func newCity(t *testing.T) *founded {
 		"title": "Rules", "rules": []any{map[string]any{"id": "1", "text": "No displacement."}},
 	})
 	c.decision = c.city.put(lexicons.GovDecision, "founding", founding(epoch))
-	c.params = c.city.put(lexicons.GovParameterSet, c.tid(), parameterSet(c.decision))
+	set := parameterSet(c.decision)
+	change(set)
+	c.params = c.city.put(lexicons.GovParameterSet, c.tid(), set)
 	for _, org := range []*actor{c.library, c.parks} {
 		c.accredit(org, "active", "issuer", "verifier")
 	}

@@ -36,6 +36,7 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 			return broken("head reads back as %d %s, written was %d %s", head.size, head.root, s.log.size(), root)
 		}
 		s.totals.Store(&b.totals)
+		s.said = b.digest
 		if err := s.publish(head); err != nil {
 			return err
 		}
@@ -52,7 +53,7 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 // publish signs a head as the database gave it back after the COMMIT, never one that only memory has.
 func (s *sequencer) publish(h head) error {
 	crash.Point("ledger/checkpoint/before-sign")
-	cp, err := s.sign(h.size, h.root)
+	cp, err := s.sign(h.size, h.root, s.said.extensions())
 	if err != nil {
 		return fmt.Errorf("sign checkpoint %d: %w", h.size, err)
 	}

@@ -12,6 +12,11 @@ func writeGuards(all *statements, b *batch) error {
 		if err := g.add(s.entry, s.holder); err != nil {
 			return err
 		}
+		for _, h := range s.expired {
+			k := holding{h.Account, s.entry.Book}
+			m := g.balances[k]
+			g.balances[k] = moved{m.credits - h.Credits, m.votes}
+		}
 	}
 	g.flush()
 	return nil

@@ -30,6 +30,7 @@ func (l *Ledger) routes() http.Handler {
 	mux.Query(nsid+"getReceipt", l.getReceipt)
 	mux.Query(nsid+"explain", l.explain)
 	mux.Query(nsid+"getBalance", l.getBalance)
+	mux.Query(nsid+"getBalanceProof", l.getBalanceProof)
 	mux.Query(nsid+"listClaims", l.listClaims)
 	mux.Procedure(nsid+"activate", l.activate)
 	mux.Procedure(nsid+"bindTill", l.bindTill)

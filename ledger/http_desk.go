@@ -282,13 +282,9 @@ func (l *Ledger) getBalance(c *xrpc.Call) (any, error) {
 		before = 1 << 60
 	}
 	ctx := c.Context()
-	var account []byte
-	err = l.store.pool.QueryRow(ctx, `select account from account_link where did = $1`, resident.String()).Scan(&account)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, xrpc.Errorf(http.StatusForbidden, rules.NotActivated, "you have no account in this city")
-	}
+	account, err := l.accountOf(ctx, resident)
 	if err != nil {
-		return nil, fmt.Errorf("account: %w", err)
+		return nil, err
 	}
 	book := c.Param("book")
 	if book == "" {
@@ -296,14 +292,13 @@ func (l *Ledger) getBalance(c *xrpc.Call) (any, error) {
 			return nil, err
 		}
 	}
-	var credits, votes int64
-	err = l.store.pool.QueryRow(ctx, `select credits, votes from balance where account = $1 and book = $2`, account, book).Scan(&credits, &votes)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("balance: %w", err)
+	held, err := l.holdings(ctx, account)
+	if err != nil {
+		return nil, err
 	}
 	const own = `select e.leaf from account_entry a join entry e using (seq)
 		where a.account = $1 and a.seq < $2 and e.kind in ('claim', 'mint', 'burn') order by a.seq desc limit $3`
-	rows, err := l.store.pool.Query(ctx, own, account, before, limit)
+	rows, err := l.store.pool.Query(ctx, own, account[:], before, limit)
 	if err != nil {
 		return nil, fmt.Errorf("own entries: %w", err)
 	}
@@ -323,7 +318,8 @@ func (l *Ledger) getBalance(c *xrpc.Call) (any, error) {
 			views = append(views, entryView(e))
 		}
 	}
-	out := map[string]any{"book": book, "credits": credits, "votes": votes, "entries": views}
+	out := map[string]any{"entries": views}
+	balances(out, book, held)
 	if int64(len(leaves)) == limit {
 		out["cursor"] = strconv.FormatInt(last, 10)
 	}

@@ -24,19 +24,20 @@ import (
 
 // Config is what an operator decides.
 type Config struct {
-	City       syntax.DID // the one city this ledger serves
-	DID        syntax.DID // the ledger's own account: origin of the log, audience of service tokens
-	PDS        string     // where the ledger's own repository lives
-	Identifier string     // handle or DID that opens a session there
-	Sources    []string   // PDS hosts whose firehose is read
-	WebURL     string     // public addresses, for /.well-known/citysync.json
-	PDSURL     string
-	PublicURL  string
-	PLCURL     string        // only on loopback
-	Version    string        // answered by _health
-	TZ         string        // the city's time zone; a log keeps the one it began with
-	SweepEvery time.Duration // pause between two sweeps of what time decides; 0 means 5 s
-	WriterWait time.Duration // for the process before this one to let go of the log; 0 means 5 s
+	City        syntax.DID // the one city this ledger serves
+	DID         syntax.DID // the ledger's own account: origin of the log, audience of service tokens
+	PDS         string     // where the ledger's own repository lives
+	Identifier  string     // handle or DID that opens a session there
+	Sources     []string   // PDS hosts whose firehose is read
+	WebURL      string     // public addresses, for /.well-known/citysync.json
+	PDSURL      string
+	PublicURL   string
+	PLCURL      string        // only on loopback
+	Version     string        // answered by _health
+	TZ          string        // the city's time zone; a log keeps the one it began with
+	SweepEvery  time.Duration // pause between two sweeps of what time decides; 0 means 5 s
+	DigestEvery time.Duration // between two state digests while the log grows; 0 means at the first sweep of a local day
+	WriterWait  time.Duration // for the process before this one to let go of the log; 0 means 5 s
 }
 
 // Validate says what is missing.
@@ -137,6 +138,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 		session: &session{base: cfg.PDS, identifier: cfg.Identifier, password: deps.Password, http: deps.HTTP},
 	}
 	l.collector = &collector{store: st, seq: seq, http: deps.HTTP, clock: deps.Clock, log: deps.Log, metrics: m, cosigns: newCosignMetrics(deps.Metrics), keys: l.logKeys}
+	l.intake.cosigned = l.collector.cosignedSize
 	if err := l.collector.load(ctx); err != nil {
 		seq.close()
 		return nil, fmt.Errorf("ledger: %w", err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +17,7 @@ import (
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/entry"
+	"city-sync.org/citysync/ledger/tlog"
 	"city-sync.org/citysync/lexicons"
 )
 
@@ -99,7 +101,11 @@ func (p *publisher) step(ctx context.Context, force bool) (bool, error) {
 	if !force {
 		return false, nil
 	}
-	return p.checkpoint(ctx)
+	did, err := p.checkpoint(ctx)
+	for n := 1; err == nil && n > 0; {
+		n, err = p.reports(ctx)
+	}
+	return did, err
 }
 
 // receiptKinds are the entries of which receipts are published.
@@ -175,6 +181,9 @@ func (p *publisher) checkpoint(ctx context.Context) (bool, error) {
 		"$type": lexicons.LedgerCheckpoint, "origin": p.did, "treeSize": cp.Size, "rootHash": jsonBytes(cp.Root[:]),
 		"note": string(cp.Note), "at": cp.At.UTC().Format(time.RFC3339),
 	}
+	if err := p.balances(ctx, cp, value); err != nil {
+		return false, err
+	}
 	var prevURI, prevCID string
 	const last = `select uri, cid from published_checkpoint order by size desc limit 1`
 	switch err := p.store.pool.QueryRow(ctx, last).Scan(&prevURI, &prevCID); {
@@ -194,6 +203,36 @@ func (p *publisher) checkpoint(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("note published checkpoint: %w", err)
 	}
 	return true, nil
+}
+
+// balances adds to a checkpoint's record what its note says of the balances, and what they sum up to.
+func (p *publisher) balances(ctx context.Context, cp *Checkpoint, value map[string]any) error {
+	text, _, _ := strings.Cut(string(cp.Note), "\n\n")
+	c, err := tlog.ParseCheckpoint(text + "\n")
+	if err != nil {
+		return broken("checkpoint %d: %w", cp.Size, err)
+	}
+	seq, hash, ok, err := c.Balances()
+	if err != nil {
+		return broken("checkpoint %d: %w", cp.Size, err)
+	}
+	if !ok {
+		return nil
+	}
+	var leaf []byte
+	if err := p.store.pool.QueryRow(ctx, `select leaf from entry where seq = $1`, seq).Scan(&leaf); err != nil {
+		return fmt.Errorf("state digest %d: %w", seq, err)
+	}
+	e, err := entry.Decode(leaf)
+	if err != nil || e.StateDigest == nil {
+		return broken("entry %d is no state digest: %w", seq, err)
+	}
+	supply := []any{}
+	for _, b := range e.StateDigest.Balances {
+		supply = append(supply, map[string]any{"book": b.Book, "amount": b.Sum})
+	}
+	value["balancesRoot"], value["supply"] = jsonBytes(hash[:]), supply
+	return nil
 }
 
 // nextCheckpoint fixes what the next record says before it is written, so that a crash between the two repeats the same record.

@@ -55,7 +55,7 @@ type sequencer struct {
 	log    *treeLog
 	state  *rules.State
 	clock  clock.Clock
-	sign   func(size int64, root tlog.Hash) (*Checkpoint, error)
+	sign   func(size int64, root tlog.Hash, more []string) (*Checkpoint, error)
 	world  func(ctx context.Context) ([]Sighting, error) // what others have seen of the log
 	queue  chan *command
 	ended  chan struct{}
@@ -67,6 +67,10 @@ type sequencer struct {
 	policy atomic.Pointer[[32]byte] // hash of the quorum policy as the log names it; nil: none
 	keys   atomic.Pointer[witnessKeys]
 	bound  map[syntax.DID]*entry.Bind // roles as the log has them; for the sequencer's goroutine alone
+
+	digest digested // the last; for the sequencer's goroutine alone, as the next is
+	forgot int64    // seq of the digest at which old seeds were last looked for
+	said   digested // the last that is committed, for the writer's goroutine alone: what checkpoints say
 
 	free   chan struct{} // the right to use conn: the writer puts it back when a batch is committed
 	failed chan struct{} // closed when the writer gave up

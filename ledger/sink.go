@@ -27,6 +27,8 @@ type intake struct {
 	clock   clock.Clock
 	log     *slog.Logger
 	metrics *metrics
+
+	cosigned func() (size int64, bound bool) // how far a quorum has cosigned, where one is asked for
 }
 
 // A change is what a commit says about one path that concerns the ledger.

@@ -52,8 +52,8 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 		store: st, metrics: m, conn: conn, term: term, clock: deps.Clock, log: &treeLog{}, state: rules.NewState(loc),
 		bound: map[syntax.DID]*entry.Bind{}, queue: make(chan *command, maxQueue), ended: make(chan struct{}), grown: make(chan struct{}, 1),
 		free: make(chan struct{}, 1), failed: make(chan struct{}),
-		sign: func(size int64, root tlog.Hash) (*Checkpoint, error) {
-			return signCheckpoint(tlog.Checkpoint{Origin: cfg.DID.String(), Size: size, Root: root}, deps.LogKey, deps.Clock.Now())
+		sign: func(size int64, root tlog.Hash, more []string) (*Checkpoint, error) {
+			return signCheckpoint(tlog.Checkpoint{Origin: cfg.DID.String(), Size: size, Root: root, Extensions: more}, deps.LogKey, deps.Clock.Now())
 		},
 	}
 	s.world = (&outside{store: st, http: deps.HTTP, cfg: cfg, vkeys: []string{vkey}}).seen
@@ -85,6 +85,7 @@ func (s *sequencer) load(ctx context.Context) error {
 		return err
 	}
 	s.totals.Store(new(s.state.Epochs()))
+	s.said = s.digest
 	if h.size == 0 {
 		return s.begin(ctx)
 	}
@@ -182,6 +183,7 @@ func (s *sequencer) begin(ctx context.Context) error {
 
 // note keeps what the intake asks of the log beside the rules' state.
 func (s *sequencer) note(e *entry.Entry) {
+	s.noteDigest(e)
 	if e.Kind != entry.KindBind {
 		return
 	}

@@ -39,13 +39,13 @@ func (in *intake) sweepLoop(ctx context.Context, every time.Duration) error {
 	}
 }
 
-// sweep runs until nothing is due.
+// sweep runs until nothing is due. The months that are over were closed before it.
 func (in *intake) sweep(ctx context.Context) error {
 	for {
 		done, err := in.seq.must(ctx, "sweep", func(ctx context.Context, b *batch) (any, error) {
 			t := in.turn(b)
 			var done int
-			for _, step := range []func(context.Context) (int, error){t.enterDue, t.lapseDue, t.releaseDue, t.expireWaits, t.forgetCodes} {
+			for _, step := range []func(context.Context) (int, error){t.enterDue, t.lapseDue, t.releaseDue, t.expireWaits, t.forgetCodes, t.closeEpochs, t.forgetSeeds, t.digestState} {
 				n, err := step(ctx)
 				if err != nil {
 					return nil, err

@@ -54,6 +54,7 @@ const (
 	LedgerEraseAccount        = "org.city-sync.ledger.eraseAccount"
 	LedgerExplain             = "org.city-sync.ledger.explain"
 	LedgerGetBalance          = "org.city-sync.ledger.getBalance"
+	LedgerGetBalanceProof     = "org.city-sync.ledger.getBalanceProof"
 	LedgerGetCapacity         = "org.city-sync.ledger.getCapacity"
 	LedgerGetCheckpoint       = "org.city-sync.ledger.getCheckpoint"
 	LedgerGetConsistencyProof = "org.city-sync.ledger.getConsistencyProof"

@@ -12,6 +12,7 @@ import (
 
 // epoch is one open epoch of a book.
 type epoch struct {
+	seq int64 // of its opening
 	bookEpoch
 	span
 	months   []span
@@ -195,7 +196,7 @@ func (s *State) applyEpochOpen(e *entry.Entry) error {
 		return broken("epoch %s overlaps %s", e.Epoch, other.epoch)
 	}
 	ep := &epoch{
-		bookEpoch: id, span: whole, params: p, open: *o,
+		seq: e.Seq, bookEpoch: id, span: whole, params: p, open: *o,
 		counted: map[string]entry.CountedOffering{}, issuers: map[syntax.DID]*issuer{},
 	}
 	for _, m := range o.Months {

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -132,6 +133,30 @@ func (s *State) applyExpire(e *entry.Entry) error {
 	b.expiring = 0
 	ep.expired += e.Amount
 	return nil
+}
+
+// Expiring gives whose credits an entry ends, by account, asked before it is applied. Those of the forgotten are nobody's.
+func (s *State) Expiring(e *entry.Entry) []entry.Holder {
+	ep := s.epochs[bookEpoch{e.Book, e.Epoch}]
+	if e.Kind != entry.KindExpire || ep == nil || e.Expire.Reason == entry.ExpireErased {
+		return nil
+	}
+	var list []entry.Holder
+	for id, a := range s.accounts {
+		h := a.has(e.Book)
+		if h == nil || id == erased {
+			continue
+		}
+		n := h.credits
+		if e.Expire.Reason == entry.ExpireDormancy {
+			n = h.overdue(ep.params.DormancyMonths)
+		}
+		if n > 0 {
+			list = append(list, entry.Holder{Account: id, Credits: n})
+		}
+	}
+	slices.SortFunc(list, func(a, b entry.Holder) int { return bytes.Compare(a.Account[:], b.Account[:]) })
+	return list
 }
 
 func (s *State) expireErased(e *entry.Entry, b *book) error {

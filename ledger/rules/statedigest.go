@@ -72,14 +72,15 @@ func (b *balances) roots() []entry.BalancesRoot {
 	return list
 }
 
-// BalanceProof gives both shares of an account's balance in the last stateDigest, and that entry's seq. False where there is no
-// digest yet, or where somebody was forgotten since and its tree with them.
-func (s *State) BalanceProof(id entry.Account, book string) (shares [2]entry.Share, seq int64, ok bool) {
+// BalanceProof gives both shares of an account's balance in the last stateDigest, the root they lead to, and that entry's seq. False
+// where there is no digest yet, or where somebody was forgotten since and its tree with them.
+func (s *State) BalanceProof(id entry.Account, book string) (shares [2]entry.Share, root entry.BalancesRoot, seq int64, ok bool) {
 	if s.trees == nil || s.trees.trees[book] == nil {
-		return shares, 0, false
+		return shares, root, 0, false
 	}
-	shares, ok = s.trees.trees[book].Prove(id)
-	return shares, s.trees.size, ok
+	tree := s.trees.trees[book]
+	shares, ok = tree.Prove(id)
+	return shares, tree.Root(), s.trees.size, ok
 }
 
 // facts are the public facts, at the time of the digest.

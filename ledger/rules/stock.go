@@ -50,6 +50,15 @@ func Milli(r entry.Ratio) (int64, bool) { return rounded(r, milli) }
 // Bps rounds a ratio, half up, to basis points; false where it is not defined.
 func Bps(r entry.Ratio) (int64, bool) { return rounded(r, bps) }
 
+// RatBps rounds an exact number as Bps does; false for none.
+func RatBps(r *big.Rat) (int64, bool) {
+	if r == nil || r.Sign() < 0 {
+		return 0, false
+	}
+	scaled := new(big.Rat).Mul(r, big.NewRat(bps, 1))
+	return floor(scaled.Add(scaled, big.NewRat(1, 2))), true
+}
+
 func rounded(r entry.Ratio, unit int64) (int64, bool) {
 	if r.Den <= 0 || r.Num < 0 {
 		return 0, false

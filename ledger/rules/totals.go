@@ -29,7 +29,6 @@ type Totals struct {
 	Tasks       int64
 	Claims      int64 // in the log, less those that ended
 	Mints       int64
-	Closed      bool
 	Issuers     []IssuerTotals // by DID
 }
 
@@ -52,7 +51,7 @@ func (s *State) Totals(book, key string) (Totals, bool) {
 		Book: book, Epoch: key, StartsAt: ep.open.StartsAt, EndsAt: ep.open.EndsAt, Params: ep.params.ref,
 		CapacityMonth: ep.open.Capacity, Cap: ep.open.Cap, Unallocated: ep.open.Unallocated, BoundBy: ep.open.BoundBy,
 		Reserved: ep.reserved, Outstanding: ep.outstanding, Minted: ep.minted, Votes: ep.votes, Burned: ep.burned, Expired: ep.expired,
-		Tasks: ep.tasks, Claims: ep.claims, Mints: ep.mints, Closed: ep.closed,
+		Tasks: ep.tasks, Claims: ep.claims, Mints: ep.mints,
 	}
 	for _, did := range slices.Sorted(maps.Keys(ep.issuers)) {
 		i := ep.issuers[did]
@@ -61,6 +60,15 @@ func (s *State) Totals(book, key string) (Totals, bool) {
 		})
 	}
 	return t, true
+}
+
+// Opening gives what opened an epoch, its entry's seq, and whether it is closed by now.
+func (s *State) Opening(book, key string) (open entry.EpochOpen, seq int64, closed, ok bool) {
+	ep := s.epochs[bookEpoch{book, key}]
+	if ep == nil {
+		return open, 0, false, false
+	}
+	return ep.open, ep.seq, ep.closed, true
 }
 
 // Epochs gives the open epochs, by book and start.

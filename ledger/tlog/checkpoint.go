@@ -39,33 +39,6 @@ func (c Checkpoint) Text() string {
 	return b.String()
 }
 
-// BalancesLine is the extension line that names the last state digest and the hash of its roots of balances.
-func BalancesLine(seq int64, hash Hash) string {
-	return fmt.Sprintf("balances %d %s", seq, base64.StdEncoding.EncodeToString(hash[:]))
-}
-
-// Balances gives what a checkpoint says of the balances: the index of the last state digest, which is under the checkpoint, and the
-// hash of its roots. False where it says nothing. The error wraps ErrCheckpoint: a line that begins like this and is not of its one form.
-func (c Checkpoint) Balances() (seq int64, hash Hash, ok bool, err error) {
-	for _, x := range c.Extensions {
-		if !strings.HasPrefix(x, "balances ") {
-			continue
-		}
-		fields := strings.Split(x, " ")
-		if len(fields) == 3 && !ok {
-			seq, err = strconv.ParseInt(fields[1], 10, 64)
-			if err == nil {
-				hash, err = tlog.ParseHash(fields[2])
-			}
-		}
-		if ok || err != nil || seq < 0 || seq >= c.Size || BalancesLine(seq, hash) != x {
-			return 0, Hash{}, false, fmt.Errorf("%w: line %q", ErrCheckpoint, x)
-		}
-		ok = true
-	}
-	return seq, hash, ok, nil
-}
-
 // ParseCheckpoint reads what Text writes, and nothing else. The error wraps ErrCheckpoint.
 func ParseCheckpoint(text string) (Checkpoint, error) {
 	lines := strings.Split(text, "\n")

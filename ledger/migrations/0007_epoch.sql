@@ -9,6 +9,3 @@ create table epoch_report (
   cid    text   collate "C",
   unique (book, epoch)
 );
-
--- The seed of a daily digest is forgotten when nobody needs the paths under it any more.
-alter table opening alter column sealed drop not null;

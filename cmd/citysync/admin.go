@@ -55,7 +55,7 @@ func adminCommand(s streams) *cli.Command {
 			stringFlag("city-handle", "", "`HANDLE` of the city's account"),
 			stringFlag("city-password-file", "", "`FILE` with its password, mode 0600"),
 		},
-		Commands: []*cli.Command{
+		Commands: append(adminLogCommands(act), []*cli.Command{
 			{
 				Name: "found", Usage: "publish the city, its rules, the founding decision and its parameters",
 				Flags: []cli.Flag{
@@ -98,7 +98,7 @@ func adminCommand(s streams) *cli.Command {
 				Flags:  []cli.Flag{stringFlag("epoch", "", "`KEY` of the epoch"), stringFlag("organizations", "", "`DIDS` whose repositories must have been read, by comma")},
 				Action: act((*admin).openEpoch),
 			},
-		},
+		}...),
 	}
 }
 

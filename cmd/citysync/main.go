@@ -1,5 +1,5 @@
 // Command citysync runs a city: all of it in one process (dev), or one service
-// alone (pds, appview, ledger). It also sets a city up (admin), acts in one from
+// alone (pds, appview, ledger). An institution checks and cosigns its log (witness). It also sets a city up (admin), acts in one from
 // outside (demo) and checks one from outside (verify).
 //
 // Every flag has a twin in the environment, CITYSYNC_ and the flag's name in
@@ -84,6 +84,7 @@ func rootCommand(s streams) *cli.Command {
 			pdsCommand(s),
 			appviewCommand(s),
 			ledgerCommand(s),
+			witnessCommand(s),
 		},
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Present() {

@@ -29,11 +29,19 @@ func verifyCommand(s streams) *cli.Command {
 			stringFlag("openings", "", "file of a resident's own openings, as the ledger gave them"),
 			stringFlag("validator-openings", "", "file of all openings, as a validator has them: the whole log is re-executed"),
 			boolFlag("json", "print the result as one JSON object"),
-			stringFlag("vkey", "", "of a proof file: the log's key, as the city's record names it"),
+			stringFlag("vkey", "", "of a proof: the log's key, as the city's record names it"),
 			stringFlag("policy", "", "of a proof file: the witnesses' policy, a file; their quorum must have signed"),
+			stringFlag("proof", "", "`FILE` that a witness keeps of a log that broke its word: checked offline, instead of a city"),
+			stringFlag("copy", "", "of a witness's proof that does not carry the entries before: `FOLDER` of any copy of the log"),
 		},
 		OnUsageError: func(_ context.Context, _ *cli.Command, err error, _ bool) error { return &exitCode{exitCouldNot, err} },
 		Action: func(ctx context.Context, c *cli.Command) error {
+			if c.String("proof") != "" {
+				if c.Args().Present() {
+					return &exitCode{exitCouldNot, errors.New("--proof is checked alone")}
+				}
+				return verifyDispute(ctx, s, c.String("proof"), c.String("copy"), list(c.String("vkey")), c.Bool("json"))
+			}
 			if c.Args().Len() != 1 {
 				return &exitCode{exitCouldNot, errors.New("verify takes one address, at-uri or proof file")}
 			}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -120,8 +119,11 @@ func address(f []string) (string, error) {
 	if len(f) == 0 {
 		return "", nil
 	}
-	u, err := url.Parse(f[0])
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	rest, ok := strings.CutPrefix(f[0], "https://")
+	if !ok {
+		rest, ok = strings.CutPrefix(f[0], "http://")
+	}
+	if host, _, _ := strings.Cut(rest, "/"); !ok || host == "" || strings.ContainsAny(f[0], `@?#\\`) {
 		return "", fmt.Errorf("%.80q is no http or https address", f[0])
 	}
 	return strings.TrimRight(f[0], "/"), nil

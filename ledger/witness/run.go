@@ -3,6 +3,7 @@ package witness
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"city-sync.org/citysync/ledger/tlog"
@@ -16,6 +17,11 @@ const (
 // Run follows the log, brings cosignatures to it where nobody reaches us, and compares what other witnesses cosigned with what we hold:
 // a log that shows two histories to two of us is found out without its help.
 func (w *Witness) Run(ctx context.Context) error {
+	if w.publish != nil {
+		var wait sync.WaitGroup
+		wait.Go(func() { w.publish.run(ctx) })
+		defer wait.Wait()
+	}
 	tick := time.NewTicker(w.cfg.Every)
 	defer tick.Stop()
 	for {

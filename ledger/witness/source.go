@@ -179,3 +179,14 @@ func (s *source) openings(ctx context.Context, key *tlog.Cosigner, from int64, n
 	}
 	return list, out.Next, nil
 }
+
+func (s *source) json(ctx context.Context, path string, out any) error {
+	raw, err := s.get(ctx, path, 1<<20)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

@@ -30,6 +30,9 @@ type Config struct {
 	Push     bool     // nobody reaches us: bring cosignatures to the ledger ourselves
 	Peers    []string // addresses of other witnesses; by default those of the policy
 	Every    time.Duration
+
+	PDS        string // of the institution's account, where cosignatures are published as records; none without it
+	Identifier string // handle or DID of that account
 }
 
 // Validate says what is missing.
@@ -61,6 +64,8 @@ type Deps struct {
 	Clock   clock.Clock
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+
+	Password string // of the institution's account, where there is one
 }
 
 // held is a checkpoint of the log whose entries are all in the copy.
@@ -79,6 +84,7 @@ type Witness struct {
 	source  *source
 	metrics *metrics
 	handler http.Handler
+	publish *publisher // nil: no records
 
 	turn chan struct{} // holds one token: whoever has it owns what follows
 	replayed
@@ -114,6 +120,11 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Witness, error) {
 		cfg: cfg, key: deps.Key, log: deps.Log, clock: deps.Clock, folder: f, metrics: newMetrics(deps.Metrics),
 		source: &source{base: cfg.LogURL, http: deps.HTTP}, turn: make(chan struct{}, 1),
 		state: state{Origin: cfg.Origin, Witness: deps.Key.VerifierKey()},
+	}
+	if cfg.PDS != "" {
+		w.publish = &publisher{
+			w: w, base: cfg.PDS, identifier: cfg.Identifier, password: deps.Password, http: deps.HTTP, lines: map[int64]cosigned{},
+		}
 	}
 	have, err := f.readState()
 	if err != nil {
@@ -309,7 +320,8 @@ func (w *Witness) cosign(c tlog.Checkpoint, note []byte) (string, error) {
 	if err != nil || root != c.Root {
 		return "", fmt.Errorf("cosign %d: the copy's root is another: %w", c.Size, err)
 	}
-	line, err := w.key.Cosign(c.Text(), w.clock.Now())
+	now := w.clock.Now()
+	line, err := w.key.Cosign(c.Text(), now)
 	if err != nil {
 		return "", err
 	}
@@ -336,6 +348,7 @@ func (w *Witness) cosign(c tlog.Checkpoint, note []byte) (string, error) {
 	w.newest.Store(&signed)
 	w.size.Store(c.Size)
 	w.metrics.cosigned.Set(float64(c.Size))
+	w.publish.cosigned(c.Size, cosigned{c.Text(), line, now})
 	if old > 0 && old != c.Size {
 		if err := w.folder.tidy(old, c.Size, w.state.Audited); err != nil {
 			w.log.Warn("earlier partial tiles stay", "err", err)

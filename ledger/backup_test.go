@@ -134,7 +134,7 @@ func TestBackupIsOneMomentWhileTheLedgerGoesOn(t *testing.T) {
 	size := c.l.seq.log.size()
 	var out bytes.Buffer
 	grow := &growing{w: &out, first: func() {
-		res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "idempotencyKey": "meanwhile"})
+		res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "pin": pin, "idempotencyKey": "meanwhile"})
 		require.Equal(t, 200, res.Status, "%v", res.Body)
 	}}
 	head, err := Backup(c.ctx, c.role(), grow)
@@ -263,7 +263,7 @@ func TestRestoredLedgerOfAnotherHistorySignsNothing(t *testing.T) { // L5
 	f := c.published()
 	older := c.backup()
 	bind := func(c *founded) {
-		res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "idempotencyKey": "other"})
+		res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "pin": pin, "idempotencyKey": "other"})
 		require.Equal(t, 200, res.Status, "%v", res.Body)
 	}
 	fork := c.restored(older)
@@ -329,7 +329,7 @@ func TestRestoredLedgerAsksItsWitnesses(t *testing.T) { // L5
 	c.collect()
 	older := c.backup()
 	size := c.l.seq.log.size()
-	res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "idempotencyKey": "later"})
+	res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "pin": pin, "idempotencyKey": "later"})
 	require.Equal(t, 200, res.Status, "%v", res.Body)
 	ws.list[1].down.Store(true)
 	c.clock.Advance(roundLife)

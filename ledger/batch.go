@@ -39,7 +39,7 @@ type staged struct {
 	leaf    []byte
 	hash    tlog.Hash // of the leaf
 	opening []byte
-	holder  entry.Account  // whose it is, where the entry rests on an earlier one and does not say so
+	holder  entry.Account  // whose the entry is; zero: nobody's
 	expired []entry.Holder // whose credits it ends
 }
 
@@ -125,7 +125,11 @@ func (b *batch) append(entries []*entry.Entry) error {
 }
 
 func (b *batch) apply(s *staged) error {
-	s.holder, _ = b.state.Holder(s.entry)
+	if s.entry.Sealed != nil {
+		s.holder = s.entry.Sealed.Account
+	} else {
+		s.holder, _ = b.state.Holder(s.entry)
+	}
 	s.expired = b.state.Expiring(s.entry)
 	if err := rules.Apply(b.state, *s.entry); err != nil {
 		return fmt.Errorf("apply entry %d: %w", s.entry.Seq, err)

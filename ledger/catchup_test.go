@@ -66,9 +66,7 @@ func grown(t *testing.T) (c *grownCity, older []byte) {
 	ben := c.resident("ben")
 	c.earn(ben, c.catalog(c.library, entryOptions{}))
 	require.Equal(t, "redeemed", c.scan(c.till, c.code(ana, 1, "k", nil).str("code"), "confirm", 0).str("status"))
-	res := c.call(c.pool, "bindTill", "", map[string]any{"label": "Back", "key": c.newTill(), "idempotencyKey": "later"})
-	require.Equal(t, 200, res.Status, "%v", res.Body)
-	c.till.id = res.str("till")
+	c.till = c.bindTill(c.pool, "later")
 	f := newFake()
 	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
@@ -107,7 +105,11 @@ func TestRestoredLedgerCatchesUpFromAWitnesssFolder(t *testing.T) { // L1, L2
 	c.publish(c.pds)
 	require.Zero(t, c.metric("citysync_ledger_alarms_total", "record_differs"))
 
-	// It works on, with the till that was bound meanwhile.
+	// It works on, with the till that was bound meanwhile: its redeemer gives it a PIN again.
+	require.Equal(t, "PinMissing", c.openTill(c.till, pin).name())
+	reset := c.call(c.pool, "resetTill", "", map[string]any{"till": c.till.id, "pin": pin, "idempotencyKey": "restored"})
+	require.Equal(t, 200, reset.Status, "%v", reset.Body)
+	require.Equal(t, 200, c.openTill(c.till, pin).Status)
 	require.Equal(t, "redeemed", c.scan(c.till, c.code(c.rich, 1, "later", nil).str("code"), "confirm", 0).str("status"))
 	again, err := CatchUp(c.ctx, c.role(), FolderCopy(folder), keys)
 	require.Error(t, err, "%v: it was not restored any more", again)
@@ -164,7 +166,7 @@ func TestRestoredLedgerCatchesUpFromAMirrorWhereNothingIsSealed(t *testing.T) {
 	f := c.published()
 	older := c.backup()
 	for range 3 {
-		res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "idempotencyKey": receiptKey(int64(c.keys))})
+		res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "pin": pin, "idempotencyKey": receiptKey(int64(c.keys))})
 		c.keys++
 		require.Equal(t, 200, res.Status, "%v", res.Body)
 	}

@@ -83,10 +83,40 @@ func newCityWith(t *testing.T, change func(parameters map[string]any)) *founded 
 	c.accredit(c.pool, "active", "redeemer")
 	c.swim = c.offer(800, 100)
 	c.openEpoch()
-	res := c.call(c.pool, "bindTill", "", map[string]any{"label": "Front", "key": c.newTill(), "idempotencyKey": "till"})
-	require.Equal(t, 200, res.Status, "%v", res.Body)
-	c.till.id = res.str("till")
+	c.till = c.bindTill(c.pool, "till")
+	require.Equal(t, 200, c.openTill(c.till, pin).Status)
 	return c
+}
+
+// pin is that of every till and card.
+const pin = "246810"
+
+// bindTill binds a new till that is not open yet.
+func (c *founded) bindTill(org *actor, key string) *till {
+	c.t.Helper()
+	back := c.till
+	public := c.newTill()
+	bound := c.till
+	c.till = back
+	res := c.call(org, "bindTill", "", map[string]any{"label": "Front", "key": public, "pin": pin, "idempotencyKey": key})
+	require.Equal(c.t, 200, res.Status, "%v", res.Body)
+	bound.id = res.str("till")
+	return bound
+}
+
+func (c *founded) openTill(tl *till, pin string) answer {
+	c.t.Helper()
+	return c.says(tl, "openTill", map[string]any{"pin": pin})
+}
+
+// says is what a till signs and sends now.
+func (c *founded) says(tl *till, method string, fields map[string]any) answer {
+	c.t.Helper()
+	body := map[string]any{"till": tl.id, "at": at(c.clock.Now())}
+	for k, v := range fields {
+		body[k] = v
+	}
+	return c.call(nil, method, "", signedBody(c.t, tl, body))
 }
 
 func (c *founded) newTill() string {

@@ -84,21 +84,19 @@ func TestTillMustBeBoundAndSign(t *testing.T) {
 	})
 	// A till of another redeemer does not confirm the pool's codes.
 	c.accredit(c.parks, "active", "issuer", "redeemer")
-	res := c.call(c.parks, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "idempotencyKey": "p"})
-	require.Equal(t, 200, res.Status, "%v", res.Body)
-	c.till.id = res.str("till")
+	c.till = c.bindTill(c.parks, "p")
+	require.Equal(t, 200, c.openTill(c.till, pin).Status)
 	c.unchanged(func() { assert.Equal(t, "WrongTill", c.scan(c.till, code, "confirm", 0).name()) })
 	require.Equal(t, "redeemed", c.scan(&good, code, "confirm", 0).str("status"))
 }
 
-func TestFiveHundredScansOfOneCodeBurnOnce(t *testing.T) { // L11
+func TestFiveHundredScansOneBurn(t *testing.T) { // L11
 	t.Parallel()
 	c, ana := rich(t)
 	code := c.code(ana, 1, "k", nil).str("code")
 	first := *c.till
-	res := c.call(c.pool, "bindTill", "", map[string]any{"label": "Back", "key": c.newTill(), "idempotencyKey": "back"})
-	require.Equal(t, 200, res.Status, "%v", res.Body)
-	second := &till{id: res.str("till"), key: c.till.key}
+	second := c.bindTill(c.pool, "back")
+	require.Equal(t, 200, c.openTill(second, pin).Status)
 	var wg sync.WaitGroup
 	var redeemed, already, other atomic.Int64
 	for i := range 500 {

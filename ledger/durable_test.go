@@ -174,7 +174,7 @@ func TestOlderTermWritesNothing(t *testing.T) { // L3, L4
 	_, err := c.world.pool.Exec(c.ctx, `update head set term = term + 1`)
 	require.NoError(t, err)
 	c.fenced = true
-	res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "idempotencyKey": "fenced"})
+	res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "pin": pin, "idempotencyKey": "fenced"})
 	require.Equal(t, 503, res.Status, "%v", res.Body)
 	<-c.l.seq.ended
 	var n int64
@@ -291,7 +291,7 @@ func TestPublishedLogProvesItself(t *testing.T) { // L1, L5, L12
 	c, _ := rich(t)
 	first := c.l.seq.latest.Load()
 	for i := range 300 { // more than one tile
-		res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "idempotencyKey": receiptKey(int64(i))})
+		res := c.call(c.pool, "bindTill", "", map[string]any{"label": "x", "key": c.newTill(), "pin": pin, "idempotencyKey": receiptKey(int64(i))})
 		require.Equal(t, 200, res.Status, "%v", res.Body)
 	}
 	verifier, err := note.NewVerifier(c.l.VerifierKey())

@@ -26,7 +26,7 @@ func (f forgotten) write(all *statements) {
 	const own = `(select seq from account_entry where account = $1)`
 	a := f.account[:]
 	all.add("forget openings", -1, `update opening set sealed = null where seq in `+own+` or seq = any($2)`, a, f.staff)
-	for _, table := range []string{"account_entry", "balance", "code", "claim", "account_link"} {
+	for _, table := range append([]string{"account_entry", "balance", "claim", "account_link"}, counterTables...) {
 		all.add("forget "+table, -1, `delete from `+table+` where account = $1`, a)
 	}
 	all.add("forget account", 1, `delete from account where id = $1`, a)

@@ -36,6 +36,16 @@ func (l *Ledger) routes() http.Handler {
 	mux.Procedure(nsid+"bindTill", l.bindTill)
 	mux.Procedure(nsid+"createRedemption", l.createRedemption)
 	mux.Procedure(nsid+"updateRedemption", l.updateRedemption)
+	mux.Procedure(nsid+"openTill", l.openTill)
+	mux.Procedure(nsid+"closeTill", l.closeTill)
+	mux.Procedure(nsid+"resetTill", l.resetTill)
+	mux.Procedure(nsid+"getTillSlip", l.getTillSlip)
+	mux.Procedure(nsid+"createHold", l.createHold)
+	mux.Procedure(nsid+"captureHold", l.captureHold)
+	mux.Procedure(nsid+"endHold", l.endHold)
+	mux.Procedure(nsid+"issueCard", l.issueCard)
+	mux.Procedure(nsid+"endCard", l.endCard)
+	mux.Procedure(nsid+"createCardRedemption", l.createCardRedemption)
 	mux.Procedure(nsid+"openEpoch", l.openEpoch)
 	mux.Procedure(nsid+"bindWitnesses", l.bindWitnesses)
 	mux.Procedure(nsid+"addCosignature", l.addCosignature)
@@ -79,7 +89,9 @@ func refused(r *rules.Refusal) *xrpc.Error {
 	switch r.Name {
 	case rules.NotAccredited, rules.NotAuthorized, rules.NotActivated, rules.TillUnknown:
 		status = http.StatusForbidden
-	case rules.AlreadyRedeemed, rules.AlreadyActivated, rules.EpochAlreadyOpen:
+	case rules.HoldUnknown:
+		status = http.StatusNotFound
+	case rules.AlreadyRedeemed, rules.AlreadyActivated, rules.EpochAlreadyOpen, rules.AlreadyReversed, rules.HoldEnded:
 		status = http.StatusConflict
 	}
 	return xrpc.Errorf(status, r.Name, "%s", r.Error()).With(r.Figures)

@@ -2,50 +2,59 @@ package ledger
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
-	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/rules"
 	"city-sync.org/citysync/lexicons"
 )
 
-// createRedemption makes a short-lived code, bound to person, offering, units and price.
+// offeringRef cites one version of an offering.
+type offeringRef struct {
+	URI string `json:"uri"`
+	CID string `json:"cid"`
+}
+
+func (o offeringRef) check() error {
+	uri, err := syntax.ParseATURI(o.URI)
+	if err != nil || uri.Collection().String() != lexicons.OfferOffering {
+		return xrpc.InvalidRequest("offering must cite an offering")
+	}
+	if _, err := syntax.ParseCID(o.CID); err != nil {
+		return xrpc.InvalidRequest("offering: %v", err)
+	}
+	return nil
+}
+
+// createRedemption makes a short-lived code, bound to person, offering, units and price. With a till
+// it burns at once and gives a voucher for it.
 func (l *Ledger) createRedemption(c *xrpc.Call) (any, error) {
 	resident, err := l.auth.Caller(c)
 	if err != nil {
 		return nil, err
 	}
 	var in struct {
-		Offering struct {
-			URI string `json:"uri"`
-			CID string `json:"cid"`
-		} `json:"offering"`
-		Units          int64  `json:"units"`
-		NoneOfFreeFor  bool   `json:"noneOfFreeForApplies"`
-		TTLSeconds     *int64 `json:"ttlSeconds,omitempty"`
-		IdempotencyKey string `json:"idempotencyKey"`
+		Offering       offeringRef `json:"offering"`
+		Units          int64       `json:"units"`
+		NoneOfFreeFor  bool        `json:"noneOfFreeForApplies"`
+		TTLSeconds     *int64      `json:"ttlSeconds,omitempty"`
+		Till           string      `json:"till,omitempty"`
+		IdempotencyKey string      `json:"idempotencyKey"`
 	}
 	if err := c.Body(&in); err != nil {
 		return nil, err
 	}
-	uri, err := syntax.ParseATURI(in.Offering.URI)
-	if err != nil || uri.Collection().String() != lexicons.OfferOffering {
-		return nil, xrpc.InvalidRequest("offering must cite an offering")
-	}
-	if _, err := syntax.ParseCID(in.Offering.CID); err != nil {
-		return nil, xrpc.InvalidRequest("offering: %v", err)
+	if err := in.Offering.check(); err != nil {
+		return nil, err
 	}
 	ttl := maxCodeTTL
 	if in.TTLSeconds != nil {
@@ -53,6 +62,9 @@ func (l *Ledger) createRedemption(c *xrpc.Call) (any, error) {
 		if *in.TTLSeconds < 1 || *in.TTLSeconds > int64(maxCodeTTL/time.Second) {
 			return nil, xrpc.InvalidRequest("ttlSeconds must be from 1 to %d", int64(maxCodeTTL/time.Second))
 		}
+	}
+	if len(in.Till) > 64 || (in.Till != "" && in.TTLSeconds != nil) {
+		return nil, xrpc.InvalidRequest("till is too long, or stands with ttlSeconds")
 	}
 	req, err := newRequest(c.NSID, resident.String(), in.IdempotencyKey, in)
 	if err != nil {
@@ -70,10 +82,14 @@ func (l *Ledger) createRedemption(c *xrpc.Call) (any, error) {
 			if err != nil {
 				return nil, err
 			}
-			return l.makeCode(ctx, b, &codeRow{
+			row := &codeRow{
 				Account: terms.Account[:], Offering: in.Offering.URI, OfferingCID: in.Offering.CID, Units: in.Units,
-				Price: terms.Price, Book: terms.Book, MadeAt: b.now, ExpiresAt: b.now.Add(ttl),
-			})
+				Price: terms.Price, Book: terms.Book, MadeAt: b.now, ExpiresAt: b.now.Add(ttl), Status: "open",
+			}
+			if in.Till != "" {
+				return l.makeVoucher(ctx, b, row, offering, in.Till)
+			}
+			return l.makeCode(ctx, b, row)
 		})
 	})
 }
@@ -89,6 +105,9 @@ type codeRow struct {
 	ExpiresAt   time.Time
 	Status      string
 	UsedAt      *time.Time
+	Seq         *int64  // of what was burned by it
+	Till        *string // that it was burned for at once, and is shown to by a voucher
+	Reversed    *int64
 }
 
 func (l *Ledger) makeCode(ctx context.Context, b *batch, row *codeRow) (any, error) {
@@ -100,167 +119,209 @@ func (l *Ledger) makeCode(ctx context.Context, b *batch, row *codeRow) (any, err
 	if open >= maxOpenCodes {
 		return nil, xrpc.Errorf(http.StatusTooManyRequests, "RateLimitExceeded", "%d codes are open; use one or let them end", open).After(maxCodeTTL)
 	}
-	const insert = `insert into code (hash, account, offering, offering_cid, units, price, book, made_at, expires_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (hash) do nothing`
-	for range 5 { // a code that was drawn before is drawn again
+	code, err := keepCode(ctx, b, row)
+	if err != nil {
+		return nil, err
+	}
+	crash.Point("ledger/code/made")
+	return map[string]any{"code": code, "payload": l.payload(code), "price": row.Price, "expiresAt": stamp(row.ExpiresAt)}, nil
+}
+
+// payload is the text of a code's QR.
+func (l *Ledger) payload(code string) string {
+	return "citysync:" + l.cfg.DID.String() + "?code=" + code
+}
+
+// keepCode draws a code for a redemption. One that was drawn before is drawn again.
+func keepCode(ctx context.Context, b *batch, row *codeRow) (string, error) {
+	const insert = `insert into code (hash, account, offering, offering_cid, units, price, book, made_at, expires_at, status, used_at, seq, till)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) on conflict (hash) do nothing`
+	for range 5 {
 		code, err := newCode()
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		tag, err := b.tx.Exec(ctx, insert, codeHash(code), row.Account, row.Offering, row.OfferingCID, row.Units, row.Price, row.Book,
-			row.MadeAt, row.ExpiresAt)
+			row.MadeAt, row.ExpiresAt, row.Status, row.UsedAt, row.Seq, row.Till)
 		if err != nil {
-			return nil, fmt.Errorf("keep code: %w", err)
+			return "", fmt.Errorf("keep code: %w", err)
 		}
 		if tag.RowsAffected() == 1 {
-			crash.Point("ledger/code/made")
-			return map[string]any{
-				"code": code, "payload": "citysync:" + l.cfg.DID.String() + "?code=" + code, "price": row.Price, "expiresAt": stamp(row.ExpiresAt),
-			}, nil
+			return code, nil
 		}
 	}
-	return nil, broken("five codes in a row were drawn before")
+	return "", broken("five codes in a row were drawn before")
 }
 
 type update struct {
-	Code   string `json:"code"`
-	Action string `json:"action"`
-	Reason string `json:"reason"`
-	Till   string `json:"till"`
-	At     string `json:"at"`
+	*said
+	code, action, reason string
 }
 
 // updateRedemption is signed by the till itself; no account is asked. The hash of what is signed is the idempotency key.
 func (l *Ledger) updateRedemption(c *xrpc.Call) (any, error) {
-	in, req, err := l.signedUpdate(c)
+	var raw json.RawMessage
+	if err := c.Body(&raw); err != nil {
+		return nil, err
+	}
+	in, sig, err := readUpdate(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.checkSig(c, in.said, sig); err != nil {
+		return nil, err
+	}
+	req, err := in.request(c.NSID)
 	if err != nil {
 		return nil, err
 	}
 	return l.ask(c.Context(), "update redemption", func(ctx context.Context, b *batch) (any, error) {
-		return req.once(ctx, b, func() (any, error) { return l.redeem(ctx, b, in) })
+		return req.once(ctx, b, func() (any, error) { return l.update(ctx, b, in) })
 	})
 }
 
-// readUpdate reads a body and gives the bytes that its signature stands over: its DAG-CBOR without sig. It is flat, so its form costs no more
-// than its length, whoever sent it.
-func readUpdate(raw []byte) (in *update, signed, sig []byte, err error) {
-	body, err := atdata.UnmarshalJSON(raw)
-	if err != nil {
-		return nil, nil, nil, xrpc.InvalidRequest("the body is no data of the network: %v", err)
-	}
-	sig, ok := body["sig"].(atdata.Bytes)
-	if !ok {
-		return nil, nil, nil, xrpc.InvalidRequest("sig must be bytes")
-	}
-	delete(body, "sig")
-	for name, v := range body {
-		switch v.(type) {
-		case map[string]any, []any:
-			return nil, nil, nil, xrpc.InvalidRequest("%.40q must be a single value", name)
-		}
-	}
-	if signed, err = atdata.MarshalCBOR(body); err != nil {
-		return nil, nil, nil, xrpc.InvalidRequest("the body has no canonical form: %v", err)
-	}
-	word := func(name string) string { s, _ := body[name].(string); return s }
-	in = &update{Action: word("action"), Reason: word("reason"), Till: word("till"), At: word("at")}
-	if in.Code, ok = normalCode(word("code")); !ok {
-		return nil, nil, nil, xrpc.Errorf(http.StatusNotFound, "CodeUnknown", "there is no such code")
-	}
-	if in.Action != "confirm" && in.Action != "refuse" {
-		return nil, nil, nil, xrpc.InvalidRequest("action must be confirm or refuse")
-	}
-	if _, err := syntax.ParseDatetime(in.At); err != nil {
-		return nil, nil, nil, xrpc.InvalidRequest("at: %v", err)
-	}
-	if len(in.Till) > 64 || len(in.Reason) > 64 {
-		return nil, nil, nil, xrpc.InvalidRequest("till or reason is too long")
-	}
-	return in, signed, sig, nil
-}
-
-// signedUpdate reads the body and checks that the till signed it.
-func (l *Ledger) signedUpdate(c *xrpc.Call) (*update, *request, error) {
-	var raw json.RawMessage
-	if err := c.Body(&raw); err != nil {
-		return nil, nil, err
-	}
-	in, signed, sig, err := readUpdate(raw)
+// readUpdate reads a body as far as it can be judged by itself.
+func readUpdate(raw []byte) (in *update, sig []byte, err error) {
+	signed, sig, err := readSigned(raw)
 	if err != nil {
 		return nil, nil, err
 	}
-	var didKey string
-	err = l.store.pool.QueryRow(c.Context(), `select key from till where id = $1`, printable(in.Till)).Scan(&didKey)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil, xrpc.Errorf(http.StatusForbidden, rules.TillUnknown, "the till is not bound")
+	in = &update{said: signed, action: signed.word("action"), reason: signed.word("reason")}
+	var ok bool
+	if in.code, ok = normalCode(signed.word("code")); !ok {
+		return nil, nil, codeUnknown()
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("till: %w", err)
+	switch in.action {
+	case "confirm", "refuse", "undo":
+	default:
+		return nil, nil, xrpc.InvalidRequest("action must be confirm, refuse or undo")
 	}
-	key, err := atcrypto.ParsePublicDIDKey(didKey)
-	if err != nil {
-		return nil, nil, broken("key of till %s: %w", in.Till, err)
+	if len(in.reason) > 64 {
+		return nil, nil, xrpc.InvalidRequest("reason is too long")
 	}
-	// Browsers make high-S signatures half of the time: this one check is lenient.
-	if err := key.HashAndVerifyLenient(signed, sig); err != nil {
-		return nil, nil, xrpc.Errorf(http.StatusUnauthorized, rules.BadSignature, "the signature is not that of the till")
-	}
-	sum := sha256.Sum256(signed)
-	req, err := newRequest(c.NSID, in.Till, hex.EncodeToString(sum[:]), signed)
-	return in, req, err
+	return in, sig, nil
 }
 
-// redeem checks and burns in one command: of two tills with one code only one gets through.
-func (l *Ledger) redeem(ctx context.Context, b *batch, in *update) (any, error) {
-	hash := codeHash(in.Code)
-	rows, err := b.tx.Query(ctx, `select account, offering, offering_cid, units, price, book, made_at, expires_at, status, used_at
-		from code where hash = $1`, hash)
+func codeUnknown() *xrpc.Error {
+	return xrpc.Errorf(http.StatusNotFound, "CodeUnknown", "there is no such code")
+}
+
+// update does what a till says of a code. Check and burn are one command: of two tills with one code only one gets through.
+func (l *Ledger) update(ctx context.Context, b *batch, in *update) (any, error) {
+	hash := codeHash(in.code)
+	row, err := l.codeAt(ctx, b, hash)
 	if err != nil {
-		return nil, fmt.Errorf("code: %w", err)
-	}
-	row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[codeRow])
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, xrpc.Errorf(http.StatusNotFound, "CodeUnknown", "there is no such code")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("code: %w", err)
-	}
-	org, _, ok := b.state.Till(in.Till)
-	if !ok {
-		return nil, xrpc.Errorf(http.StatusForbidden, rules.TillUnknown, "the till is not bound")
+		return nil, err
 	}
 	uri, err := syntax.ParseATURI(row.Offering)
 	if err != nil {
 		return nil, broken("offering of a code: %w", err)
 	}
-	if uri.Authority().String() != org.String() {
-		return nil, xrpc.Errorf(http.StatusForbidden, "WrongTill", "the till belongs to another redeemer")
-	}
-	if err := scannable(&row, b.now); err != nil {
+	till, err := openTill(ctx, b.tx, in.till, b.now)
+	if err != nil {
 		return nil, err
 	}
-	answer := map[string]any{"amount": row.Price, "units": row.Units, "offering": row.Offering}
-	if in.Action == "refuse" {
-		answer["status"], answer["amount"] = "refused", 0
+	if uri.Authority().String() != till.Org {
+		return nil, xrpc.Errorf(http.StatusForbidden, "WrongTill", "the till belongs to another redeemer")
+	}
+	switch {
+	case row.Reversed != nil:
+		return nil, refused(&rules.Refusal{Name: rules.AlreadyReversed, Figures: map[string]any{"by": *row.Reversed}})
+	case row.Status == "redeemed" && in.action != "confirm":
+		return l.takeBack(ctx, b, in, hash, row)
+	case in.action == "undo":
+		return nil, xrpc.Errorf(http.StatusConflict, "NotRedeemed", "the code was not redeemed: there is nothing to undo")
+	}
+	if err := scannable(row, b.now); err != nil {
+		return nil, err
+	}
+	if in.action == "refuse" {
+		answer := map[string]any{"status": "refused", "amount": 0, "units": row.Units, "offering": row.Offering}
 		return answer, useCode(ctx, b, hash, "refused", nil)
 	}
+	return l.redeem(ctx, b, in, hash, row)
+}
+
+func (*Ledger) codeAt(ctx context.Context, b *batch, hash []byte) (*codeRow, error) {
+	rows, err := b.tx.Query(ctx, `select account, offering, offering_cid, units, price, book, made_at, expires_at, status, used_at, seq, till, reversed
+		from code where hash = $1`, hash)
+	if err != nil {
+		return nil, fmt.Errorf("code: %w", err)
+	}
+	row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByName[codeRow])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, codeUnknown()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("code: %w", err)
+	}
+	return row, nil
+}
+
+func (l *Ledger) redeem(ctx context.Context, b *batch, in *update, hash []byte, row *codeRow) (any, error) {
 	offering, err := offeringFor(ctx, b.tx, b.state, row.Offering, row.OfferingCID)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := l.intake.turn(b).decide(ctx, rules.Burn{
-		Now: b.now, Account: [16]byte(row.Account), Offering: *offering, Units: row.Units, Till: in.Till,
-	})
+	burn, err := l.burn(ctx, b, rules.Burn{Account: [16]byte(row.Account), Offering: *offering, Units: row.Units, Till: in.till}, row.Price)
 	if err != nil {
 		return nil, err
 	}
-	burn := entries[0]
-	if burn.Amount != row.Price {
-		return nil, broken("a code for %d burned %d", row.Price, burn.Amount)
-	}
 	crash.Point("ledger/code/burned")
-	answer["status"], answer["seq"], answer["receipt"] = "redeemed", burn.Seq, receiptKey(burn.Seq)
-	return answer, useCode(ctx, b, hash, "redeemed", &burn.Seq)
+	return redeemed(burn), useCode(ctx, b, hash, "redeemed", &burn.Seq)
+}
+
+// burn burns what was agreed on.
+func (l *Ledger) burn(ctx context.Context, b *batch, c rules.Burn, price int64) (*entry.Entry, error) {
+	c.Now = b.now
+	entries, err := l.intake.turn(b).decide(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	burn := entries[len(entries)-1] // a month that is over is closed before
+	if burn.Kind != entry.KindBurn || burn.Amount != price {
+		return nil, broken("what was to burn %d made a %s of %d", price, burn.Kind, burn.Amount)
+	}
+	return burn, nil
+}
+
+func redeemed(burn *entry.Entry) map[string]any {
+	return map[string]any{
+		"status": "redeemed", "seq": burn.Seq, "receipt": receiptKey(burn.Seq), "amount": burn.Amount, "units": burn.Burn.Units,
+		"offering": burn.Burn.Offering.URI,
+	}
+}
+
+// takeBack reverses what was burned: the counter did not honor it, or confirmed by mistake.
+func (l *Ledger) takeBack(ctx context.Context, b *batch, in *update, hash []byte, row *codeRow) (any, error) {
+	if row.Seq == nil {
+		return nil, broken("a redeemed code without its entry")
+	}
+	undo := rules.Undo{Now: b.now, Of: *row.Seq, Till: in.till, Reason: entry.ReverseUndone}
+	status := "returned"
+	if in.action == "refuse" {
+		undo.Reason, status = entry.ReverseRefused, "refused"
+	}
+	if row.Till != nil { // shown by a voucher, to a till that may have been away
+		undo.Until = row.ExpiresAt
+	}
+	entries, err := l.intake.turn(b).decide(ctx, undo)
+	if err != nil {
+		return nil, err
+	}
+	back := entries[len(entries)-1]
+	const sql = `update code set status = $2, reversed = $3 where hash = $1 and status = 'redeemed'`
+	tag, err := b.tx.Exec(ctx, sql, hash, status, back.Seq)
+	if err != nil {
+		return nil, fmt.Errorf("return code: %w", err)
+	}
+	if tag.RowsAffected() != 1 {
+		return nil, broken("a code was returned twice")
+	}
+	crash.Point("ledger/code/returned")
+	return map[string]any{
+		"status": status, "seq": back.Seq, "receipt": receiptKey(back.Seq), "amount": back.Amount, "units": row.Units, "offering": row.Offering,
+	}, nil
 }
 
 // scannable says what happened to a code that is used or over.

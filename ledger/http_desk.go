@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
@@ -92,58 +91,6 @@ func (l *Ledger) already(ctx context.Context, b *batch, resident syntax.DID) (an
 		return nil, fmt.Errorf("activation: %w", err)
 	}
 	return map[string]any{"seq": seq, "status": "already"}, nil
-}
-
-// bindTill ties a till's key to the redeemer that calls.
-func (l *Ledger) bindTill(c *xrpc.Call) (any, error) {
-	redeemer, err := l.auth.Caller(c)
-	if err != nil {
-		return nil, err
-	}
-	var in struct {
-		Label          string `json:"label"`
-		Key            string `json:"key"`
-		IdempotencyKey string `json:"idempotencyKey"`
-	}
-	if err := c.Body(&in); err != nil {
-		return nil, err
-	}
-	if len(in.Label) > 1000 {
-		return nil, xrpc.InvalidRequest("label is longer than 1000 bytes")
-	}
-	key, err := atcrypto.ParsePublicDIDKey(in.Key)
-	if err != nil {
-		return nil, xrpc.Errorf(http.StatusBadRequest, "InvalidKey", "the key is no did:key")
-	}
-	if _, ok := key.(*atcrypto.PublicKeyP256); !ok {
-		return nil, xrpc.Errorf(http.StatusBadRequest, "InvalidKey", "the key is not on P-256")
-	}
-	didKey := key.DIDKey() // one spelling
-	req, err := newRequest(c.NSID, redeemer.String(), in.IdempotencyKey, []string{printable(in.Label), didKey})
-	if err != nil {
-		return nil, err
-	}
-	return l.ask(c.Context(), "bind till", func(ctx context.Context, b *batch) (any, error) {
-		return req.once(ctx, b, func() (any, error) {
-			id := entry.TillID(redeemer.String(), didKey)
-			entries, err := l.intake.turn(b).decide(ctx, rules.BindTill{Now: b.now, Org: redeemer, Key: didKey})
-			if err != nil {
-				return nil, err
-			}
-			if len(entries) == 0 {
-				var seq int64
-				if err := b.tx.QueryRow(ctx, `select seq from till where id = $1`, id).Scan(&seq); err != nil {
-					return nil, fmt.Errorf("till: %w", err)
-				}
-				return map[string]any{"seq": seq, "till": id}, nil
-			}
-			const keep = `insert into till (id, org, key, label, seq) values ($1, $2, $3, $4, $5)`
-			if _, err := b.tx.Exec(ctx, keep, id, redeemer.String(), didKey, printable(in.Label), entries[0].Seq); err != nil {
-				return nil, fmt.Errorf("till: %w", err)
-			}
-			return map[string]any{"seq": entries[0].Seq, "till": id}, nil
-		})
-	})
 }
 
 // openEpoch fixes capacity, cap and allocations, once everything that the city names was read.
@@ -297,7 +244,7 @@ func (l *Ledger) getBalance(c *xrpc.Call) (any, error) {
 		return nil, err
 	}
 	const own = `select e.leaf from account_entry a join entry e using (seq)
-		where a.account = $1 and a.seq < $2 and e.kind in ('claim', 'mint', 'burn') order by a.seq desc limit $3`
+		where a.account = $1 and a.seq < $2 and e.kind in ('claim', 'mint', 'burn', 'hold', 'capture', 'void', 'reverse') order by a.seq desc limit $3`
 	rows, err := l.store.pool.Query(ctx, own, account[:], before, limit)
 	if err != nil {
 		return nil, fmt.Errorf("own entries: %w", err)
@@ -335,6 +282,14 @@ func entryView(e *entry.Entry) map[string]any {
 		v["votes"], v["task"], v["shiftId"] = e.Votes, e.Mint.First, e.Mint.Shift
 	case entry.KindBurn:
 		v["offering"], v["units"] = e.Burn.Offering.URI, e.Burn.Units
+	case entry.KindHold:
+		v["offering"], v["units"], v["until"] = e.Hold.Offering.URI, e.Hold.Units, e.Hold.Until
+	case entry.KindCapture:
+		v["offering"], v["of"] = e.Causes[0].URI, e.Capture.Hold
+	case entry.KindVoid:
+		v["of"] = e.Void.Hold
+	case entry.KindReverse:
+		v["of"] = e.Reverse.Of
 	}
 	return v
 }

@@ -18,6 +18,7 @@ import (
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/follow"
 	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/secret"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/tlog"
 )
@@ -37,6 +38,7 @@ type Config struct {
 	TZ          string        // the city's time zone; a log keeps the one it began with
 	SweepEvery  time.Duration // pause between two sweeps of what time decides; 0 means 5 s
 	DigestEvery time.Duration // between two state digests while the log grows; 0 means at the first sweep of a local day
+	PINCost     secret.Cost   // of the hash of a till's or a card's PIN; zero means 19 MiB, 2 passes
 	WriterWait  time.Duration // for the process before this one to let go of the log; 0 means 5 s
 }
 
@@ -58,6 +60,11 @@ func (c *Config) Validate() error {
 	}
 	if _, err := time.LoadLocation(c.TZ); err != nil || c.TZ == "" {
 		return fmt.Errorf("ledger: %q is no time zone", c.TZ)
+	}
+	if c.PINCost != (secret.Cost{}) {
+		if err := c.PINCost.Validate(); err != nil {
+			return fmt.Errorf("ledger: %w", err)
+		}
 	}
 	if c.Identifier == "" {
 		return errors.New("ledger: no identifier for the ledger's session")
@@ -99,6 +106,8 @@ type Ledger struct {
 	log       *slog.Logger
 	metrics   *metrics
 	vkey      string
+	logKey    string
+	pins      *pins
 	handler   http.Handler
 }
 
@@ -127,6 +136,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	}
 	l := &Ledger{
 		cfg: cfg, store: st, seq: seq, clock: deps.Clock, log: deps.Log, metrics: m, vkey: vkey,
+		logKey: deps.LogKey, pins: newPINs(cfg.PINCost),
 		intake: &intake{cfg: cfg, seq: seq, store: st, clock: deps.Clock, log: deps.Log, metrics: m},
 		auth: xrpc.NewServiceAuth(xrpc.ServiceAuthConfig{
 			Directory: deps.Directory, Audience: []string{cfg.DID.String(), cfg.DID.String() + "#citysync_ledger"},

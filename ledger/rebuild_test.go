@@ -57,6 +57,7 @@ func newLivedIn(t *testing.T) *livedIn {
 	c.sweep()
 	c.accredit(c.parks, "suspended", "issuer", "verifier")
 
+	require.Equal(t, 200, c.openTill(c.till, pin).Status, "a till that nobody closed is closed after a day")
 	// What stands beside the log: held claims, an open code, a record that waits.
 	late := c.taskRecord(work, 3)
 	now := c.clock.Now()

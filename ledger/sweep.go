@@ -45,7 +45,9 @@ func (in *intake) sweep(ctx context.Context) error {
 		done, err := in.seq.must(ctx, "sweep", func(ctx context.Context, b *batch) (any, error) {
 			t := in.turn(b)
 			var done int
-			for _, step := range []func(context.Context) (int, error){t.enterDue, t.lapseDue, t.releaseDue, t.expireWaits, t.forgetCodes, t.closeEpochs, t.forgetSeeds, t.digestState} {
+			for _, step := range []func(context.Context) (int, error){
+				t.expireHolds, t.enterDue, t.lapseDue, t.releaseDue, t.expireWaits, t.forgetCodes, t.closeEpochs, t.forgetSeeds, t.digestState,
+			} {
 				n, err := step(ctx)
 				if err != nil {
 					return nil, err

@@ -65,12 +65,17 @@ func TestMethodsThatActForSomebodyNeedTheirToken(t *testing.T) {
 		body   any
 	}{
 		{"getBalance", nil}, {"listClaims", nil}, {"activate", map[string]any{}}, {"bindTill", map[string]any{}},
-		{"createRedemption", map[string]any{}}, {"openEpoch", map[string]any{}},
+		{"createRedemption", map[string]any{}}, {"openEpoch", map[string]any{}}, {"resetTill", map[string]any{}},
+		{"createHold", map[string]any{}}, {"issueCard", map[string]any{}}, {"endCard", map[string]any{}},
 	} {
 		res := c.call(nil, m.method, "", m.body)
 		assert.Equal(t, http.StatusUnauthorized, res.Status, m.method)
 		assert.NotContains(t, res.Body, "claims", m.method)
 	}
-	res := c.call(nil, "updateRedemption", "", map[string]any{})
-	assert.Equal(t, http.StatusBadRequest, res.Status, "its signature stands in its body")
+	for _, m := range []string{
+		"updateRedemption", "openTill", "closeTill", "captureHold", "createCardRedemption", "endHold", "getTillSlip",
+	} {
+		res := c.call(nil, m, "", map[string]any{})
+		assert.Equal(t, http.StatusBadRequest, res.Status, "%s: its signature stands in its body", m)
+	}
 }

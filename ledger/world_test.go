@@ -26,6 +26,7 @@ import (
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/pg/pgtest"
 	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/internal/secret"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/tlog"
 	"city-sync.org/citysync/lexicons"
@@ -90,6 +91,7 @@ func newWorld(t *testing.T) *world {
 	w.cfg = Config{
 		City: w.city.did, DID: w.ledger.did, PDS: host, PublicURL: "http://ledger.test", Sources: []string{host},
 		Identifier: "ledger.test", TZ: "America/Los_Angeles", WriterWait: 50 * time.Millisecond,
+		PINCost: secret.Cost{MemoryKiB: 8, Passes: 1, Threads: 1},
 	}
 	w.start()
 	return w

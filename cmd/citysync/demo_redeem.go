@@ -118,12 +118,15 @@ func (d *demo) bindTills(ctx context.Context) error {
 			Till string `json:"till"`
 		}
 		err = d.ledger.procedure(ctx, d.ledger.as(o.redeemer.session), "org.city-sync.ledger.bindTill", map[string]any{
-			"label": "Counter of the demonstration", "key": public, "idempotencyKey": d.idempotencyKey("till", public),
+			"label": "Counter of the demonstration", "key": public, "pin": tillPIN, "idempotencyKey": d.idempotencyKey("till", public),
 		}, &out)
 		if err != nil {
 			return fmt.Errorf("bind a till of %s: %w", o.redeemer.ID, err)
 		}
 		o.till = &till{id: out.Till, key: key}
+		if err := d.openTill(ctx, o.till); err != nil {
+			return fmt.Errorf("open the till of %s: %w", o.redeemer.ID, err)
+		}
 		tills[o.redeemer.DID] = o.till
 	}
 	return nil
@@ -231,11 +234,22 @@ func (d *demo) code(ctx context.Context, r *resident, o *openOffering, attempt, 
 	return &out, nil
 }
 
-// confirm is the till's scan, signed with the till's key.
+// confirm is the till's scan.
 func (d *demo) confirm(ctx context.Context, t *till, code string) error {
-	body := map[string]any{
-		"code": code, "action": "confirm", "till": t.id, "at": time.Now().UTC().Format("2006-01-02T15:04:05.000000Z"),
-	}
+	return d.says(ctx, t, "updateRedemption", map[string]any{"code": code, "action": "confirm"}, nil)
+}
+
+// tillPIN opens the demonstration's tills.
+const tillPIN = "314159"
+
+// openTill begins the till's day.
+func (d *demo) openTill(ctx context.Context, t *till) error {
+	return d.says(ctx, t, "openTill", map[string]any{"pin": tillPIN}, nil)
+}
+
+// says is what a till tells the ledger, signed with the till's key.
+func (d *demo) says(ctx context.Context, t *till, method string, body map[string]any, out any) error {
+	body["till"], body["at"] = t.id, time.Now().UTC().Format("2006-01-02T15:04:05.000000Z")
 	signed, err := atdata.MarshalCBOR(body)
 	if err != nil {
 		return fmt.Errorf("sign for till %s: %w", t.id, err)
@@ -245,7 +259,7 @@ func (d *demo) confirm(ctx context.Context, t *till, code string) error {
 		return fmt.Errorf("sign for till %s: %w", t.id, err)
 	}
 	body["sig"] = atdata.Bytes(sig)
-	return d.ledger.procedure(ctx, nil, "org.city-sync.ledger.updateRedemption", body, nil)
+	return d.ledger.procedure(ctx, nil, "org.city-sync.ledger."+method, body, out)
 }
 
 // codeSlack covers what the answer's whole seconds leave out.

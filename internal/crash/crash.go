@@ -44,6 +44,13 @@ var labels = []string{
 	"ledger/code/made",
 	"ledger/code/burned",
 	"ledger/code/used",
+	"ledger/code/returned",
+	"ledger/voucher/made",
+	"ledger/till/opened",
+	"ledger/hold/made",
+	"ledger/hold/captured",
+	"ledger/hold/ended",
+	"ledger/card/made",
 }
 
 // Labels lists the points.

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"time"
+
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"city-sync.org/citysync/ledger/entry"
@@ -66,12 +68,8 @@ func (s *State) applyBind(e *entry.Entry) error {
 }
 
 func (c Activate) decide(s *State) ([]entry.Entry, error) {
-	a := s.accredited(c.Issuer)
-	if !s.accreditedNow(c.Issuer, c.Now, RoleIssuer) {
-		return nil, refuse(NotAccredited, figures{"org": string(c.Issuer), "role": RoleIssuer})
-	}
-	if !a.allowsActivation() {
-		return nil, refuse(NotAccredited, figures{"org": string(c.Issuer), "category": CategoryActivation})
+	if err := CheckDesk(s, c.Issuer, c.Now); err != nil {
+		return nil, err
 	}
 	if _, ok := s.residents[c.Resident]; ok {
 		return nil, refuse(AlreadyActivated, nil)
@@ -84,6 +82,17 @@ func (c Activate) decide(s *State) ([]entry.Entry, error) {
 	sealed.Resident = c.Resident
 	d.add(entry.Entry{Kind: entry.KindActivate, Org: c.Issuer, Sealed: sealed})
 	return d.out, nil
+}
+
+// CheckDesk says whether an issuer has a desk where residents are activated and given cards.
+func CheckDesk(s *State, issuer syntax.DID, now time.Time) error {
+	if !s.accreditedNow(issuer, now, RoleIssuer) {
+		return refuse(NotAccredited, figures{"org": string(issuer), "role": RoleIssuer})
+	}
+	if !s.accredited(issuer).allowsActivation() {
+		return refuse(NotAccredited, figures{"org": string(issuer), "category": CategoryActivation})
+	}
+	return nil
 }
 
 func (a *accreditation) allowsActivation() bool {

@@ -63,7 +63,7 @@ func (d *desk) one(ctx context.Context) error {
 	}
 	got := till{key: public.DIDKey()}
 	ledger := &xrpc.Client{Base: d.ledger, Auth: d.serviceToken}
-	in := map[string]any{"label": "a till", "key": got.key, "idempotencyKey": rand.Text()}
+	in := map[string]any{"label": "a till", "key": got.key, "pin": "246810", "idempotencyKey": rand.Text()}
 	for {
 		err := ledger.Procedure(ctx, bindTill, in, &got)
 		if err == nil {

@@ -134,6 +134,7 @@ func TestDormantCreditsAreToldAndExpire(t *testing.T) {
 	assert.Equal(t, monthEnds[2], res.str("expiresAt"))
 	assert.Equal(t, int64(24), res.num("expiring"))
 	assert.Equal(t, int64(30), res.num("warningDays"))
+	require.Equal(t, 200, c.openTill(c.till, pin).Status)
 	require.Equal(t, 200, c.scan(c.till, c.code(ben, 1, "k", nil).str("code"), "confirm", 0).Status)
 	c.goTo(monthEnds[2])
 	c.sweep()

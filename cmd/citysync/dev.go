@@ -49,6 +49,8 @@ type devConfig struct {
 	CalendarSet bool
 	Separate    bool
 	SecondPDS   bool
+	Witnesses   int
+	WitnessSet  bool
 	Program     string // what runs a service apart; this program itself where empty
 }
 
@@ -67,6 +69,7 @@ func devCommand(s streams) *cli.Command {
 			stringFlag("smtp-url", "", "`URL` of a mail server, checked at start"),
 			boolFlag("separate", "run pds, ledger and appview as processes of their own, each with its own database and role"),
 			boolFlag("second-pds", "found the city with a second PDS, at port-base + 5, on which part of it lives"),
+			intFlag("witnesses", defaultWitnesses, "`NUMBER` of institutions that keep a copy of the log and cosign it, from port-base + 6 on; 0 for none"),
 			stringFlag("calendar", calendarNow, "now: move the folder's dates so that today lies in the second week of the epoch; as-written: move nothing"),
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -85,13 +88,16 @@ func devFlags(c *cli.Command) (devConfig, error) {
 		PortBase: c.Int("port-base"), PortSet: c.IsSet("port-base"), ReadyFile: c.String("ready-file"),
 		DatabaseURL: c.String("database-url"), SMTPURL: c.String("smtp-url"),
 		Calendar: c.String("calendar"), CalendarSet: c.IsSet("calendar"),
-		Separate: c.Bool("separate"), SecondPDS: c.Bool("second-pds"),
+		Separate: c.Bool("separate"), SecondPDS: c.Bool("second-pds"), Witnesses: c.Int("witnesses"), WitnessSet: c.IsSet("witnesses"),
 	}
 	if err := noArguments(c); err != nil {
 		return cfg, err
 	}
 	if cfg.Calendar != calendarNow && cfg.Calendar != calendarAsWritten {
 		return cfg, fmt.Errorf("--calendar %q is neither now nor as-written", cfg.Calendar)
+	}
+	if cfg.Witnesses < 0 || cfg.Witnesses > maxWitnesses {
+		return cfg, fmt.Errorf("--witnesses %d: 0 to %d", cfg.Witnesses, maxWitnesses)
 	}
 	var err error
 	if u := c.String("plc-url"); u != "" {
@@ -134,7 +140,10 @@ func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) err
 	cfg.PLCURL = state.PLCURL
 	count := portPDS2
 	if state.SecondPDS {
-		count = portMost
+		count = portPDS2 + 1
+	}
+	if state.Witnesses > 0 {
+		count = portWitness + state.Witnesses
 	}
 	open, err := listenAll(state.PortBase, count)
 	if err != nil {
@@ -218,6 +227,9 @@ func resume(dir *dataDir, cfg devConfig, state *cityState, wanted *city.City) (*
 	if cfg.SecondPDS && !state.SecondPDS {
 		return nil, refuse("HostMismatch", "this city was founded on one PDS, and its accounts do not move; --fresh founds it anew")
 	}
+	if cfg.WitnessSet && cfg.Witnesses != state.Witnesses {
+		return nil, refuse("WitnessMismatch", "this city was founded with %d witnesses, whose keys stand in its log; --fresh founds it anew", state.Witnesses)
+	}
 	plan, err := city.Load(os.DirFS(dir.file(folderCopy)))
 	if err != nil {
 		return nil, fmt.Errorf("the kept city folder: %w", err)
@@ -232,7 +244,7 @@ func found(cfg devConfig, plan *city.City, now clock.Clock) (*cityState, error) 
 	state := &cityState{
 		Version: stateVersion, Instance: randomHex(16), Digest: plan.Digest(), Calendar: cfg.Calendar,
 		PortBase: cfg.PortBase, PLCURL: cfg.PLCURL, FoundedAt: at,
-		Databases: cfg.Separate, SecondPDS: cfg.SecondPDS,
+		Databases: cfg.Separate, SecondPDS: cfg.SecondPDS, Witnesses: cfg.Witnesses,
 	}
 	if cfg.Calendar == calendarNow {
 		state.Weeks = plan.Weeks(at)

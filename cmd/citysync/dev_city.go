@@ -119,6 +119,9 @@ func (s *stack) found(ctx context.Context) error {
 	if err := f.run(ctx); err != nil {
 		return err
 	}
+	if err := s.bindWitnesses(ctx, f.city, f.ledger); err != nil {
+		return fmt.Errorf("bind the witnesses: %w", err)
+	}
 	s.state.Founded, s.state.Refused, s.state.Entries = true, f.refused, f.entries
 	return s.dir.saveState(s.state)
 }

@@ -17,8 +17,9 @@ const (
 	portLedger
 	portPLC
 	portPrivate
-	portPDS2 // where the city has a second PDS
-	portMost
+	portPDS2    // where the city has a second PDS
+	portWitness // the first of the city's witnesses
+	portMost    = portWitness + maxWitnesses
 )
 
 const (

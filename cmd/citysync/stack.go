@@ -106,7 +106,8 @@ func (s *stack) parts(final service.Component) []service.Component {
 	if s.state.SecondPDS {
 		parts = append(parts, run(schemaPDS2))
 	}
-	return append(parts, part("accounts", s.accountsPart), run(schemaLedger), run(schemaAppView), final)
+	parts = append(parts, part("accounts", s.accountsPart), run(schemaLedger), run(schemaAppView))
+	return append(append(parts, s.witnessParts()...), final)
 }
 
 func (s *stack) readiness(context.Context) error {

@@ -42,6 +42,7 @@ type cityState struct {
 	Databases bool           `json:"databases,omitempty"`
 	SecondPDS bool           `json:"secondPds,omitempty"` // some accounts live on a second PDS
 	PDS2      syntax.DID     `json:"pds2,omitempty"`
+	Witnesses int            `json:"witnesses,omitempty"`
 	FoundedAt time.Time      `json:"foundedAt"`
 	PDS       syntax.DID     `json:"pds,omitempty"`
 	AppView   syntax.DID     `json:"appview,omitempty"`

@@ -67,13 +67,13 @@ await_ready() {
 	done
 }
 
-# free_ports prints the first of six neighbouring ports that nothing listens on.
+# free_ports prints the first of nine neighbouring ports that nothing listens on.
 free_ports() {
 	local base p free
 	for _ in $(seq 50); do
 		base=$((20000 + RANDOM % 12000))
 		free=1
-		for p in 0 1 2 3 4 5; do
+		for p in 0 1 2 3 4 5 6 7 8; do
 			if (exec 3<>"/dev/tcp/127.0.0.1/$((base + p))") 2>/dev/null; then free=""; fi
 		done
 		if [ -n "$free" ]; then
@@ -81,7 +81,7 @@ free_ports() {
 			return
 		fi
 	done
-	say "no six free ports in a row"
+	say "no nine free ports in a row"
 	return 1
 }
 

@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"hash"
 	"math/bits"
+	"runtime"
 	"slices"
+	"sync"
 )
 
 // ErrSumTree means that balances make no tree, or that a proof does not show a balance under its root. Final.
@@ -97,8 +99,10 @@ func NewSumTree(seed []byte, book string, balances []Holder) (*SumTree, error) {
 	}
 	t.slots = make([]uint32, 1<<t.height)
 	m := t.maker()
+	m.keys = make([][32]byte, len(t.holders))
 	for i, h := range t.holders {
-		first, second := m.places(h.Account)
+		m.keys[i] = m.key(h.Account)
+		first, second := places(&m.keys[i])
 		t.place(first, uint32(1+2*i))
 		t.place(second, uint32(2+2*i))
 	}
@@ -114,14 +118,29 @@ func (t *SumTree) place(at uint64, slot uint32) {
 	t.slots[at] = slot
 }
 
-// build keeps the levels from cut up, or from the leaves where the tree is not higher.
+// build keeps the levels from cut up, or from the leaves where the tree is not higher. The parts below are computed side by side.
 func (t *SumTree) build(m *sumMaker) {
 	low := min(cut, t.height)
 	level := make([]sumNode, len(t.slots)>>low)
-	for i := range level {
-		levels := t.below(m, i, low)
-		level[i] = levels[low][0]
+	workers := min(runtime.GOMAXPROCS(0), len(level))
+	var group sync.WaitGroup
+	for w := range workers {
+		group.Go(func() {
+			nodes := make([]sumNode, 1<<low)
+			for i := w; i < len(level); i += workers {
+				for leaf := range nodes {
+					nodes[leaf] = t.leaf(m, i<<low+leaf)
+				}
+				for n := len(nodes) / 2; n > 0; n /= 2 {
+					for at := range n {
+						nodes[at] = nodes[2*at].beside(&nodes[2*at+1])
+					}
+				}
+				level[i] = nodes[0]
+			}
+		})
 	}
+	group.Wait()
 	t.top = append(t.top, level)
 	for len(level) > 1 {
 		level = sumsAbove(level)
@@ -145,10 +164,14 @@ func (t *SumTree) below(m *sumMaker, node, low int) [][]sumNode {
 func sumsAbove(level []sumNode) []sumNode {
 	next := make([]sumNode, len(level)/2)
 	for i := range next {
-		l, r := &level[2*i], &level[2*i+1]
-		next[i] = sumNode{sumNodeHash(&l.hash, &r.hash, l.sum, r.sum), l.sum + r.sum}
+		next[i] = level[2*i].beside(&level[2*i+1])
 	}
 	return next
+}
+
+// beside is the node over two.
+func (n *sumNode) beside(right *sumNode) sumNode {
+	return sumNode{sumNodeHash(&n.hash, &right.hash, n.sum, right.sum), n.sum + right.sum}
 }
 
 func (t *SumTree) leaf(m *sumMaker, index int) sumNode {
@@ -157,8 +180,13 @@ func (t *SumTree) leaf(m *sumMaker, index int) sumNode {
 		salt := m.zero(uint64(index))
 		return sumNode{sumLeafHash(&salt, 0), 0}
 	}
-	h, share := t.holders[(slot-1)/2], byte((slot-1)%2)
-	k := m.key(h.Account)
+	h, share := &t.holders[(slot-1)/2], byte((slot-1)%2)
+	var k [32]byte
+	if m.keys != nil {
+		k = m.keys[(slot-1)/2]
+	} else {
+		k = m.key(h.Account)
+	}
 	nonce := nonceOf(&k, share)
 	sum := shareOf(&k, h.Credits, share)
 	salt := saltOf(nonce[:], h.Account, t.book, share)
@@ -178,8 +206,8 @@ func (t *SumTree) Prove(a Account) ([2]Share, bool) {
 		return [2]Share{}, false
 	}
 	m := t.maker()
-	first, second := m.places(a)
 	k := m.key(a)
+	first, second := places(&k)
 	var shares [2]Share
 	for share, at := range []uint64{first, second} {
 		index := t.find(at, uint32(1+2*i+share))
@@ -265,35 +293,28 @@ func BalancesHash(roots []BalancesRoot) ([32]byte, error) {
 // sumMaker derives what the seed gives.
 type sumMaker struct {
 	mac  hash.Hash
-	book string
+	book []byte
 	pad  [32]byte
-	last Account
-	k    [32]byte
-	has  bool
+	keys [][32]byte // by holder, while a tree is built; then nothing else is used, side by side
 }
 
 func (t *SumTree) maker() *sumMaker {
-	m := &sumMaker{mac: hmac.New(sha256.New, t.seed), book: t.book}
-	m.mac.Write([]byte(t.book))
+	m := &sumMaker{mac: hmac.New(sha256.New, t.seed), book: []byte(t.book)}
+	m.mac.Write(m.book)
 	m.mac.Sum(m.pad[:0])
 	return m
 }
 
-func (m *sumMaker) key(a Account) [32]byte {
-	if m.has && m.last == a {
-		return m.k
-	}
+func (m *sumMaker) key(a Account) (k [32]byte) {
 	m.mac.Reset()
 	m.mac.Write(a[:])
-	m.mac.Write([]byte(m.book))
-	m.mac.Sum(m.k[:0])
-	m.last, m.has = a, true
-	return m.k
+	m.mac.Write(m.book)
+	m.mac.Sum(k[:0])
+	return k
 }
 
-func (m *sumMaker) places(a Account) (first, second uint64) {
-	k := m.key(a)
-	h := derive(tagPlace, 0, &k)
+func places(k *[32]byte) (first, second uint64) {
+	h := derive(tagPlace, 0, k)
 	return binary.BigEndian.Uint64(h[:]), binary.BigEndian.Uint64(h[8:])
 }
 
@@ -328,8 +349,8 @@ func shareOf(k *[32]byte, credits int64, share byte) int64 {
 }
 
 func saltOf(nonce []byte, a Account, book string, share byte) [32]byte {
-	b := make([]byte, 0, 128)
-	b = append(b, tagSalt)
+	var room [128]byte
+	b := append(room[:0], tagSalt)
 	b = append(b, nonce...)
 	b = append(b, a[:]...)
 	b = append(b, share)

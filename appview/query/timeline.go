@@ -65,9 +65,9 @@ with entry as (select e.did, e.rkey, e.cid, e.origin_uri, e.origin_cid, e.decisi
 	union all select 13, 'receipt', 'at://' || r.did || '/org.city-sync.ledger.receipt/' || r.rkey, r.cid, r.did, r.seq from receipt r join entries e using (seq) where e.kind = 'mint'
 	union all select 14, 'review', 'at://' || did || '/org.city-sync.work.review/' || rkey, cid, did, -1 from review where subject = @task
 	union all select 15, 'dispute', uri, cid, did, -1 from disputes
-	union all select 16, 'resolution', 'at://' || r.did || '/org.city-sync.gov.resolution/' || r.rkey, r.cid, r.did, -1
+	union all select case when r.rkey like '%-hold' then 16 else 17 end, 'resolution', 'at://' || r.did || '/org.city-sync.gov.resolution/' || r.rkey, r.cid, r.did, -1
 		from resolution r join disputes d on r.dispute_uri = d.uri where r.did = @city
-	union all select 17, kind, '', '', org, seq from log_entry where kind in ('pause', 'resume') and what = 'task' and subject = @task
+	union all select 18, kind, '', '', org, seq from log_entry where kind in ('pause', 'resume') and what = 'task' and subject = @task
 )
 select s.step, s.uri, s.cid, s.did, s.seq, exists (select from log_entry x where x.refers = s.seq and x.kind = 'reverse') as reversed, coalesce(v.seen, 'epoch'::timestamptz) as seen, s.uri <> '' and `+withdrawn+` as withdrawn
 from steps s left join record_version v

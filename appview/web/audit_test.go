@@ -171,7 +171,7 @@ func TestEpochPageShowsMonthsBoundsAndIndicators(t *testing.T) {
 		assert.Contains(t, body, fmt.Sprintf(`href="/entry/%d"`, told.Seq[name]), name)
 	}
 	assert.Equal(t, 9, strings.Count(body, "<rect class="), "three bars for each month")
-	report(t, pool)
+	logtest.Report(t, pool)
 	said := read(t, p, path)
 	assert.Contains(t, said, phrase("en", "warmUpNote"))
 	assert.Contains(t, said, phrase("en", "tooFew"), "participants and cells of too few people")

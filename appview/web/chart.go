@@ -30,9 +30,9 @@ type chartText struct {
 }
 
 const (
-	barWidth   = 30
-	barGap     = 6
-	groupGap   = 24
+	barWidth   = 32
+	barGap     = 3
+	groupGap   = 12
 	plotHeight = 150
 	plotTop    = 20
 )

@@ -180,5 +180,8 @@ func optional(n *int64) string {
 // MonthName names a month by its first day.
 func (l layout) MonthName(t time.Time) string {
 	t = t.In(l.TZ)
-	return fmt.Sprintf("%d %s", t.Day(), phrase(l.Lang, t.Format("January")))
+	if l.Lang == "es" {
+		return fmt.Sprintf("%d de %s", t.Day(), phrase("es", t.Format("January")))
+	}
+	return t.Format("2 January")
 }

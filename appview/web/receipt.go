@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,6 +55,7 @@ func (p *Pages) receipt(ctx context.Context, r *http.Request, l layout) (any, er
 	if page.Name, page.Says, page.Facts, err = p.told(ctx, l, decoded); err != nil {
 		return nil, err
 	}
+	page.Facts = slices.DeleteFunc(page.Facts, func(f fact) bool { return !f.Short })
 	if page.Referring, err = p.db.Referring(ctx, e.Seq); err != nil {
 		return nil, err
 	}

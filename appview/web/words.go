@@ -4,9 +4,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"city-sync.org/citysync/appview/query"
 	"city-sync.org/citysync/ledger/entry"
@@ -16,6 +16,7 @@ import (
 type fact struct {
 	Label, Value, Path string
 	Code               bool
+	Short              bool // it belongs on paper too
 }
 
 // teller puts an entry into words of the page's language.
@@ -61,8 +62,12 @@ func tell(l layout, e *entry.Entry, names map[string]string) (name, says string,
 	return name, says, t.out
 }
 
+// onPaper are the labels of what a printed receipt says; the proof holds the rest.
+var onPaper = []string{"day", "organization", "amount", "votes", "book", "epoch", "units", "ofEntry", "ofHold", "short", "outcome"}
+
 func (t *teller) add(f fact) {
 	if f.Value != "" {
+		f.Short = slices.Contains(onPaper, f.Label)
 		f.Label = t.l.T(f.Label)
 		t.out = append(t.out, f)
 	}
@@ -262,6 +267,3 @@ func (l layout) PauseSays(p query.Pause) string {
 	}
 	return said
 }
-
-// dayOf reads a local day of the log.
-func dayOf(s string) (time.Time, error) { return time.Parse("2006-01-02", s) }

@@ -49,6 +49,16 @@ func TestPageTotalsEqualLedgerOnANarrowPhoneWithoutScript(t *testing.T) {
 	}
 }
 
+// asked has the browser show pages as another medium, or in another scheme of colors.
+func asked(t *testing.T, ctx context.Context, media, scheme string) {
+	t.Helper()
+	require.NoError(t, chromedp.Do(ctx, chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Media: media, Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+		return err
+	})))
+}
+
 // newBrowser is headless Chromium with scripts off, in a window as wide as the smallest phone.
 func newBrowser(t *testing.T) context.Context {
 	t.Helper()

@@ -38,9 +38,13 @@ func newBlobFiles(dir string) (blobFiles, error) {
 }
 
 func (f blobFiles) path(did syntax.DID, c cid.Cid) string {
-	// A DID has neither slash nor equals sign, so two DIDs never share a folder; a colon is
-	// no file name everywhere.
-	return filepath.Join(f.dir, strings.ReplaceAll(did.String(), ":", "="), c.String())
+	return filepath.Join(f.folder(did), c.String())
+}
+
+// folder is an account's own. A DID has neither slash nor equals sign, so two DIDs never
+// share one; a colon is no file name everywhere.
+func (f blobFiles) folder(did syntax.DID) string {
+	return filepath.Join(f.dir, strings.ReplaceAll(did.String(), ":", "="))
 }
 
 // upload is a blob that lies whole in a temporary file.

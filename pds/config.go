@@ -1,6 +1,7 @@
 package pds
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -124,7 +125,7 @@ func (c Config) Validate() error {
 	return c.Argon2.Validate()
 }
 
-// Deps is what a server works with. All are required.
+// Deps is what a server works with. All but Mail are required.
 type Deps struct {
 	Pool      *pgxpool.Pool // sees the migrated schema
 	PLC       *identity.PLC
@@ -138,6 +139,9 @@ type Deps struct {
 	RotationKey   atcrypto.PrivateKeyExportable // signs the accounts' PLC operations
 	JWTSecret     []byte                        // at least 32 bytes; signs session tokens
 	BlobDir       string                        // a folder of this server's own
+
+	// Mail sends a text to an address; nil where this server sends no mail.
+	Mail func(ctx context.Context, to, subject, text string) error
 }
 
 func (d Deps) validate() error {

@@ -32,6 +32,7 @@ type Server struct {
 	clock       clock.Clock
 	log         *slog.Logger
 	admin       string
+	mail        func(ctx context.Context, to, subject, text string) error
 	rotation    atcrypto.PrivateKeyExportable
 	rotationDID string
 	sealer      *sealer
@@ -86,7 +87,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, host: u.Hostname(), pool: deps.Pool, plc: deps.PLC, directory: deps.Directory,
-		clock: deps.Clock, log: deps.Log, admin: deps.AdminPassword,
+		clock: deps.Clock, log: deps.Log, admin: deps.AdminPassword, mail: deps.Mail,
 		rotation: deps.RotationKey, rotationDID: pub.DIDKey(),
 		sealer:    seal,
 		tokens:    &tokens{secret: deps.JWTSecret, audience: cfg.ServiceDID.String()},

@@ -31,6 +31,9 @@ func (s *Server) serverRoutes(m *xrpc.Mux) {
 	m.Procedure("com.atproto.server.refreshSession", s.refreshSession, small)
 	m.Query("com.atproto.server.getSession", s.getSession)
 	m.Procedure("com.atproto.server.deleteSession", s.deleteSession, small)
+	m.Procedure("com.atproto.server.requestAccountDelete", s.requestAccountDelete, small)
+	m.Procedure("com.atproto.server.deleteAccount", s.deleteAccount, small)
+	m.Procedure("com.atproto.admin.deleteAccount", s.adminDelete, small)
 	m.Query("com.atproto.server.getServiceAuth", s.getServiceAuth)
 	m.Query("com.atproto.identity.resolveHandle", s.resolveHandle)
 }
@@ -264,6 +267,7 @@ func (s *Server) deleteSession(c *xrpc.Call) (any, error) {
 // protected are the methods for which no service token is given: they change the account
 // itself, and only this server may be asked for them, with a session.
 var protected = []string{
+	"com.atproto.admin.deleteAccount",
 	"com.atproto.admin.sendEmail",
 	"com.atproto.identity.requestPlcOperationSignature",
 	"com.atproto.identity.signPlcOperation",
@@ -272,6 +276,7 @@ var protected = []string{
 	"com.atproto.server.confirmEmail",
 	"com.atproto.server.createAppPassword",
 	"com.atproto.server.deactivateAccount",
+	"com.atproto.server.deleteAccount",
 	"com.atproto.server.getAccountInviteCodes",
 	"com.atproto.server.getSession",
 	"com.atproto.server.listAppPasswords",

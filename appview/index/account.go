@@ -6,6 +6,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
+
+	"city-sync.org/citysync/lexicons"
 )
 
 // Statuses of a repository. A host may name others; whatever is not active is not shown.
@@ -16,8 +18,8 @@ const (
 )
 
 // Account notes what the host says of one of its accounts. One that is not active is not shown: its rows leave the typed tables, its
-// records stay and make the rows anew when it comes back. A deleted one loses its content for good; of each version only uri, cid and rev
-// stay, so that receipts and log entries that cite it still lead somewhere. The follower has checked that the host is the account's own.
+// records stay and make the rows anew when it comes back. A deleted one loses its content for good: of an organization uri, cid
+// and rev of each version stay, so that receipts and log entries that cite it still lead somewhere; of a person nothing stays. The follower has checked that the host is the account's own.
 func (x *Index) Account(ctx context.Context, host string, seq int64, did syntax.DID, active bool, status string) error {
 	switch {
 	case active:
@@ -43,6 +45,13 @@ func (x *Index) Account(ctx context.Context, host string, seq int64, did syntax.
 		if status != statusDeleted {
 			return nil
 		}
+		known, err := accredited(ctx, tx, did)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return forget(ctx, tx, did)
+		}
 		for _, purge := range []string{
 			"update record set cid = null, cbor = null, invalid = null, edited = false where did = @did",
 			"update record_version set cbor = null where did = @did",
@@ -53,6 +62,32 @@ func (x *Index) Account(ctx context.Context, host string, seq int64, did syntax.
 		}
 		return nil
 	})
+}
+
+// accredited says whether the log may cite the account: the city, the ledger, or one that was ever accredited.
+func accredited(ctx context.Context, tx pgx.Tx, did syntax.DID) (known bool, err error) {
+	const find = `select exists (select from record_version where coll = 'org.city-sync.actor.city' and did = @did)
+		or exists (select from city where ledger = @did)
+		or exists (select from record_version 
+			where did in (select did from city) and coll = 'org.city-sync.registry.accreditation' and rkey in (@did, @key))`
+	args := pgx.NamedArgs{"did": did.String(), "key": lexicons.Key(lexicons.RegistryAccreditation, did.String())}
+	if err := tx.QueryRow(ctx, find, args).Scan(&known); err != nil {
+		return false, fmt.Errorf("accreditation of %s: %w", did, err)
+	}
+	return known, nil
+}
+
+// forget deletes all that was seen of a person. Nothing of the log cites it, so nothing leads nowhere.
+func forget(ctx context.Context, tx pgx.Tx, did syntax.DID) error {
+	for _, table := range []string{"record_version", "record", "repo"} {
+		if _, err := tx.Exec(ctx, "delete from "+table+" where did = @did", pgx.NamedArgs{"did": did.String()}); err != nil {
+			return fmt.Errorf("forget %s of %s: %w", table, did, err)
+		}
+	}
+	if _, err := tx.Exec(ctx, "update dropped set did = '' where did = @did", pgx.NamedArgs{"did": did.String()}); err != nil {
+		return fmt.Errorf("forget what was dropped of %s: %w", did, err)
+	}
+	return nil
 }
 
 // hide takes an account's rows out of every typed table.

@@ -226,3 +226,19 @@ func TestLogWithBytesThatNoTextHasIsCopied(t *testing.T) {
 	w.eventually(3)
 	assert.Equal(t, 1, w.count("select count(*) from log_entry where book = 'b' || chr(65533)"))
 }
+
+func TestDeletedPersonLeavesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	everything(t, w.author(library))
+	before := w.hash()
+	person := w.author("did:plc:personpersonpersonpersonp"[:32])
+	rkey, claim := example(t, lexicons.WorkClaim)
+	person.put(repo.Create, lexicons.WorkClaim, rkey, claim)
+	require.NotEqual(t, before, w.hash())
+	w.account(person, false, "deleted")
+	for _, table := range []string{"repo", "record", "record_version", "claim"} {
+		assert.Zero(t, w.count("select count(*) from "+table+" where did = '"+person.did.String()+"'"), table)
+	}
+	assert.Equal(t, before, w.hash())
+}

@@ -3,10 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -43,21 +41,7 @@ func checkMail(ctx context.Context, raw string) string {
 func readGreeting(ctx context.Context, u *url.URL) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, mailTimeout)
 	defer cancel()
-	port := u.Port()
-	if port == "" {
-		if port = portSMTP; u.Scheme == schemeSMTPS {
-			port = portSMTPS
-		}
-	}
-	address := net.JoinHostPort(u.Hostname(), port)
-	var conn net.Conn
-	var err error
-	if u.Scheme == schemeSMTPS {
-		d := tls.Dialer{Config: &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}}
-		conn, err = d.DialContext(ctx, "tcp", address)
-	} else {
-		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	}
+	conn, err := dialMail(ctx, u)
 	if err != nil {
 		return "", err
 	}

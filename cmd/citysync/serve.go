@@ -66,7 +66,7 @@ func newAlone(c *cli.Command, s streams) (*alone, error) {
 	return &alone{
 		ground: ground{
 			plcURL: plc, log: obs.Logger(s.err, true, slog.LevelInfo), clock: clock.System(),
-			http: outbound(c.Bool("allow-loopback")), registry: obs.Registry(),
+			http: outbound(c.Bool("allow-loopback")), registry: obs.Registry(), smtpURL: c.String("smtp-url"),
 		},
 		home: home{name: c.Name, service: c.Name, dsn: c.String("database-url"), schema: c.String("schema")},
 		cmd:  c, public: public,
@@ -141,6 +141,7 @@ func pdsCommand(s streams) *cli.Command {
 		Usage:    "run a personal data server alone",
 		Commands: []*cli.Command{migrateCommand(schemaPDS, s)},
 		Flags: serviceFlags(schemaPDS, defaultPortBase+portPDS,
+			stringFlag("smtp-url", "", "`URL` of a mail server; none: no mail is sent"),
 			stringFlag("service-did", "", "`DID` of this server"),
 			stringFlag("handle-domains", "", "`DOMAINS` under which accounts get a label, each with its dot, by comma"),
 			intFlag("rate", 0, "sign-ups and sign-ins taken from one address in five minutes (default: the server's own limits)"),

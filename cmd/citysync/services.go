@@ -27,6 +27,7 @@ type ground struct {
 	clock    clock.Clock
 	http     *http.Client
 	registry *prometheus.Registry
+	smtpURL  string // of a mail server; none: no mail is sent
 }
 
 func (g *ground) plc() *identity.PLC { return identity.NewPLC(g.plcURL, g.http) }
@@ -66,6 +67,7 @@ func (g *ground) runPDS(ctx context.Context, h home, cfg pds.Config, secrets pds
 	server, err := pds.New(cfg, pds.Deps{
 		Pool: pool, PLC: g.plc(), Directory: g.directory(), Clock: g.clock, Log: g.logger(h.name), Registry: g.metrics(h.name),
 		AdminPassword: secrets.adminPassword(), MasterKey: secrets.master, RotationKey: rotation, JWTSecret: secrets.tokens, BlobDir: blobs,
+		Mail: mailer(g.smtpURL, "no-reply@"+hostOf(cfg.PublicURL)),
 	})
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ const (
 
 func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p *ports, out io.Writer, log *slog.Logger) (*stack, error) {
 	s := &stack{
-		ground: ground{log: log, clock: clock.System(), http: httpClient(), registry: obs.Registry(), plcURL: p.url(portPLC)},
+		ground: ground{log: log, clock: clock.System(), http: httpClient(), registry: obs.Registry(), plcURL: p.url(portPLC), smtpURL: cfg.SMTPURL},
 		cfg:    cfg, dir: dir, state: state, plan: plan, ports: p, out: out, secrets: map[string][]byte{}, homes: map[string]settled{},
 	}
 	if cfg.PLCURL != "" {

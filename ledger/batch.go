@@ -49,7 +49,7 @@ func (s *sequencer) newBatch() *batch {
 
 // take runs a command. Its outcome is answered after the batch's COMMIT. An error ends the batch, and with it the process.
 func (b *batch) take(ctx context.Context, c *command) error {
-	b.now = b.seq.clock.Now().UTC()
+	b.now = b.seq.instant()
 	if err := b.closeMonths(); err != nil {
 		return fmt.Errorf("close months: %w", err)
 	}
@@ -59,6 +59,15 @@ func (b *batch) take(ctx context.Context, c *command) error {
 	}
 	b.commands, b.outcomes = append(b.commands, c), append(b.outcomes, o)
 	return nil
+}
+
+// instant is the time of a command: the clock's, but never before what the log already says. A clock that is set back holds the log's
+// time until it has come up to it again, so that days and months stand in their order and nothing is closed twice.
+func (s *sequencer) instant() time.Time {
+	if now := s.clock.Now().UTC(); now.After(s.past) {
+		s.past = now
+	}
+	return s.past
 }
 
 // close takes from the state what readers get with this batch: by the time of its COMMIT the state is ahead.

@@ -197,6 +197,19 @@ func TestChangedLogDoesNotStart(t *testing.T) { // L1, L15
 	require.ErrorContains(t, err, "entry 3")
 }
 
+func TestOpeningOfNoEntryDoesNotStart(t *testing.T) { // L2
+	t.Parallel()
+	c := newCity(t)
+	_, err := c.world.pool.Exec(c.ctx, `insert into opening (seq, sealed) select size, '\x00' from head`)
+	require.NoError(t, err, "no foreign key says so")
+	c.stop()
+	_, err = New(c.ctx, c.cfg, Deps{
+		Pool: c.world.pool, Directory: c.dir, HTTP: http.DefaultClient, Clock: c.clock, Log: slog.New(slog.DiscardHandler),
+		Metrics: prometheus.NewRegistry(), LogKey: c.logKey,
+	})
+	require.ErrorContains(t, err, "1 openings are of entries that the log does not have")
+}
+
 func TestGuardsAgreeWithTheRules(t *testing.T) { // L2, L10
 	t.Parallel()
 	c, ana := rich(t)

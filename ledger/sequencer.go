@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
@@ -71,6 +72,9 @@ type sequencer struct {
 	digest digested // the last; for the sequencer's goroutine alone, as the next is
 	forgot int64    // seq of the digest at which old seeds were last looked for
 	said   digested // the last that is committed, for the writer's goroutine alone: what checkpoints say
+
+	past  time.Time // of the last command, or of the newest entry at the start; for the sequencer's goroutine alone
+	atMax string    // while a log is read back: the newest time in it
 
 	free   chan struct{} // the right to use conn: the writer puts it back when a batch is committed
 	failed chan struct{} // closed when the writer gave up

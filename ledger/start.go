@@ -78,6 +78,11 @@ func (s *sequencer) load(ctx context.Context) error {
 	if err := s.checkTree(ctx, s.store.pool, h.size, h.root); err != nil {
 		return err
 	}
+	if s.atMax != "" {
+		if s.past, err = entry.ParseTime(s.atMax); err != nil {
+			return broken("the log's newest time: %w", err)
+		}
+	}
 	if err := s.checkWorld(ctx); err != nil { // before anything is signed
 		return err
 	}
@@ -101,6 +106,10 @@ func (s *sequencer) replayed(e *entry.Entry, leaf tlog.Hash) error {
 		return broken("entry %d: %w", e.Seq, err)
 	}
 	s.note(e)
+	s.atMax = max(s.atMax, e.At) // of one length, so text has their order
+	if e.Sealed != nil {
+		s.atMax = max(s.atMax, e.Sealed.At)
+	}
 	return s.log.replayed(leaf)
 }
 

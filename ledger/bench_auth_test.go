@@ -37,9 +37,9 @@ func (c *rated) tokenRates(round int) {
 		c.dir.Insert(identity.Identity{DID: did, Keys: map[string]identity.VerificationMethod{
 			"atproto": {Type: "Multikey", PublicKeyMultibase: pub.Multibase()},
 		}})
-		said("tokens/"+name, c.tokens(did, key, &usedInMemory{used: map[string]bool{}}), bareChecks(c, key, pub))
+		measured("tokens/"+name, c.tokens(did, key, &usedInMemory{used: map[string]bool{}}), bareChecks(c, key, pub))
 		if name == "ES256K" {
-			said("tokens/kept", c.tokens(did, key, pg.NewReplay(c.world.pool)), bareChecks(c, key, pub))
+			measured("tokens/kept", c.tokens(did, key, pg.NewReplay(c.world.pool)), bareChecks(c, key, pub))
 		}
 	}
 }

@@ -46,15 +46,15 @@ func (c *rated) replayRates() {
 			return nil
 		})
 		into := &sequencer{store: c.l.store, log: &treeLog{}, state: rules.NewState(loc), bound: map[syntax.DID]*entry.Bind{}}
-		said("replay", perSecond(n, func() error {
+		measured("replay", perSecond(n, func() error {
 			return replay(c.ctx, func(_ context.Context, give func([]logRow) error) error { return give(log) }, into.replayed)
 		}), decode)
 		size := c.l.seq.log.size()
 		again := &sequencer{store: c.l.store, log: &treeLog{}, state: rules.NewState(loc), bound: map[syntax.DID]*entry.Bind{}}
-		said("load", perSecond(size, func() error { return c.l.store.replay(c.ctx, c.l.store.pool, again.replayed) }), decode)
+		measured("load", perSecond(size, func() error { return c.l.store.replay(c.ctx, c.l.store.pool, again.replayed) }), decode)
 		require.Equal(c.t, size, again.log.size())
 		auditor := audit.New(c.cfg.DID.String())
-		said("audit", perSecond(n, func() error {
+		measured("audit", perSecond(n, func() error {
 			for i := range log {
 				if err := auditor.Add(log[i].Seq, log[i].Leaf); err != nil {
 					return err
@@ -99,7 +99,7 @@ func (c *rated) memory(founding int64) {
 		return s.replayed(e, leaf)
 	}))
 	require.EqualValues(c.t, million*onAverage, s.state.Epochs()[0].Minted)
-	said("memory", float64(heap()-before)/gigabyte, 1)
+	measured("memory", float64(heap()-before)/gigabyte, 1)
 	runtime.KeepAlive(s)
 }
 

@@ -51,17 +51,17 @@ func TestRates(t *testing.T) {
 	for round := range benchRounds {
 		for _, callers := range []int{16, 1024} {
 			ours := c.mintRate(round, callers)
-			said(fmt.Sprintf("mints/%d", callers), ours, naive.rate(callers))
+			measured(fmt.Sprintf("mints/%d", callers), ours, naive.rate(callers))
 		}
 		c.openLoop(round)
-		said("verifications/1", c.verificationRate(round), naive.rate(1))
+		measured("verifications/1", c.verificationRate(round), naive.rate(1))
 		c.tokenRates(round)
 	}
 	c.replayRates()
 	c.memory(founding)
 }
 
-func said(name string, ours, peer float64) {
+func measured(name string, ours, peer float64) {
 	fmt.Fprintf(os.Stdout, "bench\t%s\t%.3f\t%.3f\n", name, ours, peer)
 }
 
@@ -241,8 +241,8 @@ func (c *rated) openLoop(round int) {
 	require.NoError(c.t, g.Wait())
 	slices.Sort(took)
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	said("open/50", ms(took[len(took)/2]), ms(openMost))
-	said("open/99", ms(took[len(took)*99/100]), ms(openMost))
+	measured("open/50", ms(took[len(took)/2]), ms(openMost))
+	measured("open/99", ms(took[len(took)*99/100]), ms(openMost))
 }
 
 // verificationRate is how many verifications a second become mints when they come as commits from one host, one after the other as a

@@ -71,6 +71,17 @@ func (l *Log) Add(e entry.Entry) int64 {
 	return e.Seq
 }
 
+// AddLeaves appends entries that were made elsewhere.
+func (l *Log) AddLeaves(leaves ...[]byte) {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, leaf := range leaves {
+		l.leaves = append(l.leaves, leaf)
+		require.NoError(l.t, l.tree.Append(leaf))
+	}
+}
+
 // Size is the number of entries.
 func (l *Log) Size() int {
 	l.mu.Lock()

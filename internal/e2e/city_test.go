@@ -24,6 +24,8 @@ import (
 type ready struct {
 	Web    string `json:"web"`
 	Ledger string `json:"ledger"`
+
+	program string // the built program
 }
 
 // startCity builds the program, founds Berkeley in a temporary folder and runs the lifecycle on it once.
@@ -59,6 +61,7 @@ func startCity(t *testing.T) ready {
 		if err == nil {
 			var r ready
 			require.NoError(t, json.Unmarshal(raw, &r))
+			r.program = bin
 			run(t, dir, bin, "demo", "--ready-file", readyFile, "--residents", "12")
 			return r
 		}
@@ -103,21 +106,28 @@ func freePorts(t *testing.T) int {
 // capacity asks the ledger for the figures that the page must show.
 func capacity(t *testing.T, ledger string) map[string]int64 {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, ledger+"/xrpc/org.city-sync.ledger.getCapacity", nil)
+	raw := fetch(t, ledger+"/xrpc/org.city-sync.ledger.getCapacity")
+	var all map[string]any
+	require.NoError(t, json.Unmarshal(raw, &all))
+	figures := map[string]int64{}
+	for _, name := range []string{"capacityMonth", "capEpoch", "reserved", "minted", "votes", "burned", "expired", "supply"} {
+		n, ok := all[name].(float64)
+		require.True(t, ok, "%s in %s", name, raw)
+		figures[name] = int64(n)
+	}
+	return figures
+}
+
+// fetch reads a file of the city.
+func fetch(t *testing.T, url string) []byte {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	require.NoError(t, err)
 	res, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	defer func() { _ = res.Body.Close() }()
 	raw, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, res.StatusCode, "%s", raw)
-	var all map[string]any
-	require.NoError(t, json.Unmarshal(raw, &all))
-	figures := map[string]int64{}
-	for _, name := range []string{"capacityMonth", "capEpoch", "reserved", "minted", "votes", "burned", "supply"} {
-		n, ok := all[name].(float64)
-		require.True(t, ok, "%s in %s", name, raw)
-		figures[name] = int64(n)
-	}
-	return figures
+	require.Equal(t, http.StatusOK, res.StatusCode, "%s: %s", url, raw)
+	return raw
 }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -46,7 +47,36 @@ func TestPageTotalsEqualLedgerOnANarrowPhoneWithoutScript(t *testing.T) {
 		assert.Contains(t, steps, "org.city-sync.work.task", "the chain shows the task")
 		assert.Contains(t, steps, "org.city-sync.catalog.entry", "the chain shows the catalog entry")
 		fits(t, browser, "task-"+lang.tag)
+		reads(t, browser, "task-"+lang.tag)
+		for _, p := range []struct{ name, path, click, then string }{
+			{"city-epoch-", "/epochs", ".cards h2 a", "#indicators"}, {"city-disputes-", "/disputes", "", "h1"}, {"city-receipt-", "/log/mint", "tbody a", "#final"},
+		} {
+			require.NoError(t, chromedp.Do(browser, chromedp.Navigate(city.Web+p.path+"?lang="+lang.tag)))
+			if p.click != "" {
+				require.NoError(t, chromedp.Do(browser, chromedp.Click(chromedp.CSS(p.click)), chromedp.WaitVisible(chromedp.CSS(p.then))), p.name)
+			}
+			if p.name == "city-receipt-" {
+				require.NoError(t, chromedp.Do(browser, chromedp.Click(chromedp.CSS(`a[href^="/receipts/"]`)), chromedp.WaitVisible(chromedp.CSS(".receipt .qr"))))
+			}
+			fits(t, browser, p.name+lang.tag)
+			reads(t, browser, p.name+lang.tag)
+		}
 	}
+	offline(t, city, see(t, browser, chromedp.AttributeValue(chromedp.CSS(`a[href$="/proof"]`), "href")).Value)
+}
+
+// offline checks the proof file of a receipt with the built program, which gets the log's key and no address.
+func offline(t *testing.T, city ready, path string) {
+	t.Helper()
+	var known struct {
+		Log struct {
+			VKey string `json:"vkey"`
+		} `json:"log"`
+	}
+	require.NoError(t, json.Unmarshal(fetch(t, city.Web+"/.well-known/citysync.json"), &known))
+	file := filepath.Join(t.TempDir(), "receipt.tlog-proof")
+	require.NoError(t, os.WriteFile(file, fetch(t, city.Web+path), 0o600))
+	run(t, t.TempDir(), city.program, "verify", "--vkey", known.Log.VKey, file)
 }
 
 // asked has the browser show pages as another medium, or in another scheme of colors.

@@ -200,3 +200,52 @@ func TestLeakTasksNotBoundToWhatWasApproved(t *testing.T) {
 	edited.Entry.Active = false
 	w.Refused(rules.EntryNotActive, edited)
 }
+
+// Event credits pooled and immortal: they are of a book of their own, spent nowhere else, and end with the event, held or not.
+func TestLeakEventCreditsPooledAndImmortal(t *testing.T) {
+	t.Parallel()
+	w := newEventTown(t)
+	w.Now = w.At("2027-05-15 09:00")
+	task := w.Accept(w.eventTask("crew"))
+	first, late := w.Claim(0, task), w.Claim(1, task)
+	w.Now = w.At("2027-05-15 10:00")
+	w.Must(w.Verify(task, first))
+	credits, _ := w.State.Balance(rulestest.Account(0), mceBook)
+	require.EqualValues(t, 16, credits)
+	standard, _ := w.State.Balance(rulestest.Account(0), rulestest.Book)
+	require.Zero(t, standard, "nothing is pooled")
+	openNext(t, w.Town, "e2027-02")
+	w.Refused(rules.InsufficientBalance, w.Burn(0, 1))
+	wrong := w.coffee
+	wrong.Book, wrong.Epoch = rulestest.Book, "e2027-02"
+	w.Refused(rules.InsufficientBalance, rules.Burn{Now: w.Now, Account: rulestest.Account(0), Offering: wrong, Units: 1, Till: w.till})
+	w.Must(w.coffees(0, 1))
+	x := w.State.Expiry(rulestest.Account(0), mceBook, w.At("2027-06-10 09:00"))
+	assert.Equal(t, [2]int64{12, 7}, [2]int64{x.Amount, int64(x.Warning)}, "its end is told")
+
+	w.Now = w.At("2027-06-13 23:00")
+	w.Must(rules.PutAside{
+		Now: w.Now, Resident: rulestest.Resident(0), Offering: w.coffee, Units: 1, Till: w.till, Until: "2027-06-13", NoneOfFreeFor: true,
+	})
+	w.Now = w.At("2027-06-14 00:00")
+	before := len(w.Entries)
+	w.Refused(rules.EpochClosed, w.coffees(0, 1))
+	r := w.Refused(rules.EpochClosed, w.Verify(task, late))
+	assert.Equal(t, mceBook, r.Figures["book"])
+	w.Must(rules.CloseMonths{Now: w.Now})
+	var event []entry.Entry
+	for _, e := range w.Entries[before:] {
+		if e.Book == mceBook {
+			event = append(event, e)
+		}
+	}
+	require.Equal(t, []entry.Kind{entry.KindVoid, entry.KindDormant, entry.KindExpire}, kinds(event))
+	assert.Equal(t, entry.VoidBookClosed, event[0].Void.Reason)
+	assert.Equal(t, entry.Expire{Reason: entry.ExpireBookClosed, Active: 12}, *event[2].Expire)
+	assert.EqualValues(t, 12, event[2].Amount)
+	credits, _ = w.State.Balance(rulestest.Account(0), mceBook)
+	assert.Zero(t, credits)
+	w.Must(rules.CloseEpoch{Now: w.Now, Book: mceBook, Epoch: mce})
+	require.Equal(t, w.State.Digest(), w.Replay().Digest(), "R2")
+	audited(t, w.World)
+}

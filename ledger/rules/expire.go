@@ -74,7 +74,7 @@ func Forget(s *State, id entry.Account, now time.Time) ([]ExpireErased, error) {
 			x.Active = h.credits
 			b.poolDormant += h.woken
 		} else {
-			b.poolDormant += h.credits
+			b.poolDormant += h.credits + h.woken // a correction takes of what sleeps as if it had woken
 		}
 		if x.Amount > 0 || x.Woken > 0 {
 			gone = append(gone, x)

@@ -91,6 +91,15 @@ type closing struct {
 	ep              *epoch
 	month           int
 	quiet, expiring int64
+	known           Stock // of those who were not forgotten, at the end
+}
+
+// settled adds to a month's flow what nobody who is known did: one who woke credits, spent them all and was then forgotten left
+// nothing to expire. What everybody else holds says how much it must have been.
+func (s Stock) settled(f Flow, known Stock) Flow {
+	f.R += max(0, known.A-(s.A+f.I-f.B-f.Q+f.R))
+	f.Q += max(0, known.D-(s.D+f.Q-f.X-f.R))
+	return f
 }
 
 // ends says that the month is the last of an event, whose book ends with it.
@@ -122,6 +131,11 @@ func (s *State) closings(name string, now time.Time) []closing {
 // through takes a holding through one closing, and adds what it had to that.
 func (h *holding) through(c *closing) {
 	quiet, expiring := h.close(c.ep.params.DormancyMonths)
+	if h.asleep > 0 {
+		c.known.D += h.total()
+	} else {
+		c.known.A += h.total()
+	}
 	if c.ends() {
 		expiring = h.total() // what was held is given back before
 		h.aside = 0
@@ -189,6 +203,7 @@ func (d *draft) closeMonths(name string) error {
 			d.endHolds(c.ep.bookEpoch)
 		}
 		flow.Q += c.quiet
+		flow = stock.settled(flow, c.known)
 		next, err := stock.After(flow)
 		if err != nil {
 			return err

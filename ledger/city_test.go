@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/stretchr/testify/require"
 
+	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/lexicons"
 )
 
@@ -89,7 +90,7 @@ func newCityWith(t *testing.T, change func(parameters map[string]any)) *founded 
 }
 
 // pin is that of every till and card.
-const pin = "246810"
+const pin = "246810135792"
 
 // bindTill binds a new till that is not open yet.
 func (c *founded) bindTill(org *actor, key string) *till {
@@ -331,3 +332,28 @@ func (c *founded) capacity() answer {
 }
 
 func (c *founded) size() string { return fmt.Sprint(c.l.seq.log.size()) }
+
+// card is a redemption of the swim with a card and a PIN.
+func (c *founded) card(tl *till, number, pin string, units int, key string, more map[string]any) answer {
+	fields := map[string]any{
+		"card": number, "pin": pin, "offering": c.swim.URI, "cid": c.swim.CID, "units": units, "noneOfFreeForApplies": true,
+		"idempotencyKey": key,
+	}
+	for k, v := range more {
+		fields[k] = v
+	}
+	return c.says(tl, "createCardRedemption", fields)
+}
+
+// hold puts units of the swim aside until the end of today, at the city's till.
+func (c *founded) hold(r *actor, units int, key string, more map[string]any) answer {
+	body := map[string]any{
+		"offering": c.swim, "units": units, "till": c.till.id, "until": c.today(), "noneOfFreeForApplies": true, "idempotencyKey": key,
+	}
+	for k, v := range more {
+		body[k] = v
+	}
+	return c.call(r, "createHold", "", body)
+}
+
+func (c *founded) today() string { return entry.FormatDay(c.clock.Now(), c.l.seq.state.Location()) }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -287,7 +288,19 @@ func (w *world) call(a *actor, method, query string, body any) answer {
 	w.l.Handler().ServeHTTP(rec, req)
 	out := answer{Status: rec.Code}
 	_ = json.Unmarshal(rec.Body.Bytes(), &out.Body)
+	if rec.Code == http.StatusOK && slices.Contains(counterMethods, method) {
+		raw, err := json.Marshal(body)
+		require.NoError(w.t, err)
+		require.NoError(w.t, lexicons.CheckInput(nsid+method, raw), "%s", raw)
+		require.NoError(w.t, lexicons.CheckOutput(nsid+method, rec.Body.Bytes()), "%s", rec.Body)
+	}
 	return out
+}
+
+// counterMethods are held against their schemas in every test that calls them.
+var counterMethods = []string{
+	"bindTill", "openTill", "closeTill", "resetTill", "getTillSlip", "createRedemption", "updateRedemption", "createHold", "captureHold",
+	"endHold", "issueCard", "endCard", "createCardRedemption",
 }
 
 func (w *world) get(path string) *httptest.ResponseRecorder {

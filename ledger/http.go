@@ -120,7 +120,7 @@ func (l *Ledger) serveWellKnown(w http.ResponseWriter, _ *http.Request) {
 	out := map[string]any{
 		"city": l.cfg.City, "ledger": l.cfg.DID,
 		"addresses": map[string]any{"web": l.cfg.WebURL, "pds": l.cfg.PDSURL, "ledger": l.cfg.PublicURL},
-		"log":       map[string]any{"origin": l.cfg.DID, "vkey": l.vkey, "url": l.cfg.PublicURL},
+		"log":       map[string]any{"origin": l.cfg.DID, "vkey": l.VerifierKey(), "vkeys": l.logKeys(), "url": l.cfg.PublicURL},
 	}
 	if l.cfg.PLCURL != "" {
 		out["plc"] = l.cfg.PLCURL

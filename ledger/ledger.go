@@ -20,6 +20,7 @@ import (
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/secret"
 	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/ledger/signer"
 	"city-sync.org/citysync/ledger/tlog"
 )
 
@@ -80,8 +81,10 @@ type Deps struct {
 	Clock     clock.Clock
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
-	LogKey    string // signed-note private key, its name is the ledger's DID
-	Password  string // of the ledger's account at its PDS
+	LogKey    string        // signed-note private key, its name is the ledger's DID; none where a Signer has it
+	NextKey   string        // the key that the log is to change to, beside LogKey; none otherwise
+	Signer    signer.Signer // in another process; nil: LogKey signs in this one
+	Password  string        // of the ledger's account at its PDS
 }
 
 // Checkpoint is a signed state of the log.
@@ -105,8 +108,6 @@ type Ledger struct {
 	clock     clock.Clock
 	log       *slog.Logger
 	metrics   *metrics
-	vkey      string
-	logKey    string
 	pins      *pins
 	handler   http.Handler
 }
@@ -117,9 +118,12 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	vkey, err := tlog.VerifierKey(cfg.DID.String(), deps.LogKey)
-	if err != nil {
-		return nil, fmt.Errorf("ledger: %w", err)
+	if deps.Signer == nil {
+		own, err := localSigner(cfg.DID, deps.LogKey, deps.NextKey)
+		if err != nil {
+			return nil, fmt.Errorf("ledger: %w", err)
+		}
+		deps.Signer = own
 	}
 	m := newMetrics(deps.Metrics)
 	st := &store{pool: deps.Pool}
@@ -130,13 +134,13 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: time zone: %w", err)
 	}
-	seq, err := newSequencer(ctx, st, cfg, deps, loc, vkey, m)
+	seq, err := newSequencer(ctx, st, cfg, deps, loc, m)
 	if err != nil {
 		return nil, err
 	}
 	l := &Ledger{
-		cfg: cfg, store: st, seq: seq, clock: deps.Clock, log: deps.Log, metrics: m, vkey: vkey,
-		logKey: deps.LogKey, pins: newPINs(cfg.PINCost),
+		cfg: cfg, store: st, seq: seq, clock: deps.Clock, log: deps.Log, metrics: m,
+		pins:   newPINs(cfg.PINCost),
 		intake: &intake{cfg: cfg, seq: seq, store: st, clock: deps.Clock, log: deps.Log, metrics: m},
 		auth: xrpc.NewServiceAuth(xrpc.ServiceAuthConfig{
 			Directory: deps.Directory, Audience: []string{cfg.DID.String(), cfg.DID.String() + "#citysync_ledger"},
@@ -167,11 +171,11 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Ledger, error) {
 	return l, nil
 }
 
-// VerifierKey is the key under which checkpoints are signed, as actor.city publishes it.
-func (l *Ledger) VerifierKey() string { return l.vkey }
+// VerifierKey is the key under which checkpoints are signed, as actor.city publishes it: the newest.
+func (l *Ledger) VerifierKey() string { return l.seq.signing.newest() }
 
 // logKeys are the keys that checkpoints are signed with now.
-func (l *Ledger) logKeys() []string { return []string{l.vkey} }
+func (l *Ledger) logKeys() []string { return l.seq.signing.now() }
 
 // Handler serves the log and the ledger's methods. They answer once Run has started.
 func (l *Ledger) Handler() http.Handler { return l.handler }

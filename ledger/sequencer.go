@@ -52,22 +52,23 @@ type outcome struct {
 // built, and nobody is answered from there: when a COMMIT is not known to have happened, run returns an error and the process reloads
 // from the log.
 type sequencer struct {
-	store  *store
-	log    *treeLog
-	state  *rules.State
-	clock  clock.Clock
-	sign   func(size int64, root tlog.Hash, more []string) (*Checkpoint, error)
-	world  func(ctx context.Context) ([]Sighting, error) // what others have seen of the log
-	queue  chan *command
-	ended  chan struct{}
-	latest atomic.Pointer[Checkpoint]
-	totals atomic.Pointer[[]rules.Totals]
-	grown  chan struct{} // one token: the tree grew since somebody looked
-	term   int64
-	conn   lockedConn
-	policy atomic.Pointer[[32]byte] // hash of the quorum policy as the log names it; nil: none
-	keys   atomic.Pointer[witnessKeys]
-	bound  map[syntax.DID]*entry.Bind // roles as the log has them; for the sequencer's goroutine alone
+	store   *store
+	log     *treeLog
+	state   *rules.State
+	clock   clock.Clock
+	sign    func(size int64, root tlog.Hash, more []string) (*Checkpoint, error)
+	world   func(ctx context.Context) ([]Sighting, error) // what others have seen of the log
+	queue   chan *command
+	ended   chan struct{}
+	latest  atomic.Pointer[Checkpoint]
+	totals  atomic.Pointer[[]rules.Totals]
+	grown   chan struct{} // one token: the tree grew since somebody looked
+	term    int64
+	conn    lockedConn
+	signing *signing
+	policy  atomic.Pointer[[32]byte] // hash of the quorum policy as the log names it; nil: none
+	keys    atomic.Pointer[witnessKeys]
+	bound   map[syntax.DID]*entry.Bind // roles as the log has them; for the sequencer's goroutine alone
 
 	digest digested // the last; for the sequencer's goroutine alone, as the next is
 	forgot int64    // seq of the digest at which old seeds were last looked for

@@ -39,7 +39,7 @@ func (s *store) bind(ctx context.Context, cfg Config) error {
 }
 
 // newSequencer takes the writer's place and reloads the state from the log.
-func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *time.Location, vkey string, m *metrics) (*sequencer, error) {
+func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *time.Location, m *metrics) (*sequencer, error) {
 	patience := cfg.WriterWait
 	if patience <= 0 {
 		patience = defaultWriterWait
@@ -52,11 +52,14 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 		store: st, metrics: m, conn: conn, term: term, clock: deps.Clock, log: &treeLog{}, state: rules.NewState(loc),
 		bound: map[syntax.DID]*entry.Bind{}, queue: make(chan *command, maxQueue), ended: make(chan struct{}), grown: make(chan struct{}, 1),
 		free: make(chan struct{}, 1), failed: make(chan struct{}),
-		sign: func(size int64, root tlog.Hash, more []string) (*Checkpoint, error) {
-			return signCheckpoint(tlog.Checkpoint{Origin: cfg.DID.String(), Size: size, Root: root, Extensions: more}, deps.LogKey, deps.Clock.Now())
-		},
+		signing: &signing{origin: cfg.DID.String(), signer: deps.Signer, clock: deps.Clock},
 	}
-	s.world = (&outside{store: st, http: deps.HTTP, cfg: cfg, vkeys: []string{vkey}}).seen
+	s.sign = func(size int64, root tlog.Hash, more []string) (*Checkpoint, error) {
+		return s.signing.sign(tlog.Checkpoint{Origin: cfg.DID.String(), Size: size, Root: root, Extensions: more}, s.log)
+	}
+	s.world = func(ctx context.Context) ([]Sighting, error) { // once the log was read, which names its keys
+		return (&outside{store: st, http: deps.HTTP, cfg: cfg, vkeys: s.signing.known()}).seen(ctx)
+	}
 	s.free <- struct{}{}
 	if err := s.load(ctx); err != nil {
 		s.close()
@@ -89,15 +92,21 @@ func (s *sequencer) load(ctx context.Context) error {
 	if err := s.loadHeld(ctx); err != nil {
 		return err
 	}
+	if err := s.signing.check(); err != nil {
+		return err
+	}
 	s.totals.Store(new(s.state.Epochs()))
 	s.said = s.digest
-	if h.size == 0 {
-		return s.begin(ctx)
+	switch {
+	case h.size == 0 || s.state.RulesVersion() < rules.Version: // of the rules that this program has; it publishes
+		err = s.begin(ctx)
+	default:
+		err = s.publish(h)
 	}
-	if s.state.RulesVersion() < rules.Version {
-		return s.begin(ctx) // of the rules that this program has; it publishes
+	if err != nil {
+		return err
 	}
-	return s.publish(h)
+	return s.changeKey(ctx)
 }
 
 // replayed takes one stored entry back into the tree and the state.
@@ -176,9 +185,14 @@ func (s *sequencer) loadHeld(ctx context.Context) error {
 
 // begin writes the first entry of a new log, or the one by which an old log goes on under newer rules: their version.
 func (s *sequencer) begin(ctx context.Context) error {
-	c := &command{name: "begin", done: make(chan outcome, 1), run: func(_ context.Context, b *batch) (any, error) {
+	return s.alone(ctx, "begin", func(_ context.Context, b *batch) (any, error) {
 		return b.decide(rules.RulesVersion{Now: b.now, Version: rules.Version})
-	}}
+	})
+}
+
+// alone writes a batch of one command while nobody else asks for anything.
+func (s *sequencer) alone(ctx context.Context, name string, run func(ctx context.Context, b *batch) (any, error)) error {
+	c := &command{name: name, done: make(chan outcome, 1), run: run}
 	b := s.newBatch()
 	if err := b.take(ctx, c); err != nil {
 		return err
@@ -193,6 +207,9 @@ func (s *sequencer) begin(ctx context.Context) error {
 // note keeps what the intake asks of the log beside the rules' state.
 func (s *sequencer) note(e *entry.Entry) {
 	s.noteDigest(e)
+	if e.Kind == entry.KindStateDigest && s.metrics != nil {
+		s.metrics.digested(e)
+	}
 	if e.Kind != entry.KindBind {
 		return
 	}
@@ -206,11 +223,12 @@ func (s *sequencer) note(e *entry.Entry) {
 		}
 		next[e.Bind.Key] = *e.Bind
 		s.keys.Store(&next)
+	case entry.BindLogKey:
+		if s.signing != nil { // a catch-up signs nothing
+			s.signing.named(e)
+		}
 	case entry.BindPolicy:
 		s.policy.Store((*[32]byte)(e.Bind.Hash))
-	}
-	if e.Kind == entry.KindStateDigest && s.metrics != nil {
-		s.metrics.digested(e)
 	}
 }
 
@@ -219,12 +237,4 @@ func (s *sequencer) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = s.conn.Close(ctx) // the server frees the lock in any case
-}
-
-func signCheckpoint(c tlog.Checkpoint, skey string, at time.Time) (*Checkpoint, error) {
-	signed, err := tlog.Sign(c, skey)
-	if err != nil {
-		return nil, err
-	}
-	return &Checkpoint{Size: c.Size, Root: c.Root, Note: signed, At: at.UTC().Truncate(time.Second)}, nil
 }

@@ -50,7 +50,9 @@ func (*Ledger) keepRedeemed(ctx context.Context, b *batch, row *codeRow, seq int
 
 func (l *Ledger) sign(v voucher.Voucher) (string, error) {
 	v.Ledger = l.cfg.DID.String()
-	signed, err := voucher.Sign(v, l.logKey)
+	ctx, cancel := context.WithTimeout(context.Background(), signWithin)
+	defer cancel()
+	signed, err := l.seq.signing.signer.Voucher(ctx, v.Text(), l.seq.signing.newest())
 	if err != nil {
 		return "", broken("%w", err)
 	}

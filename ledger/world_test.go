@@ -29,6 +29,7 @@ import (
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/secret"
 	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/ledger/signer"
 	"city-sync.org/citysync/ledger/tlog"
 	"city-sync.org/citysync/lexicons"
 )
@@ -51,6 +52,9 @@ type world struct {
 	dir    *identity.MockDirectory
 	cfg    Config
 	logKey string
+
+	nextKey string        // the key that the log is to change to
+	signer  signer.Signer // in place of them
 	reg    *prometheus.Registry
 	l      *Ledger
 	stop   func()
@@ -113,7 +117,7 @@ func (w *world) start() {
 	w.reg = prometheus.NewRegistry()
 	l, err := New(w.ctx, w.cfg, Deps{
 		Pool: w.role(), Directory: w.dir, HTTP: http.DefaultClient, Clock: w.clock, Log: slog.New(slog.DiscardHandler),
-		Metrics: w.reg, LogKey: w.logKey, Password: "x",
+		Metrics: w.reg, LogKey: w.logKey, NextKey: w.nextKey, Signer: w.signer, Password: "x",
 	})
 	require.NoError(w.t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -85,6 +85,7 @@ func rootCommand(s streams) *cli.Command {
 			appviewCommand(s),
 			ledgerCommand(s),
 			witnessCommand(s),
+			signerCommand(s),
 		},
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Present() {

@@ -187,7 +187,7 @@ func ledgerCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:     "ledger",
 		Usage:    "run a city's ledger alone",
-		Commands: []*cli.Command{migrateCommand(schemaLedger, s), registerCommand(s), backupCommand(s), restoreCommand(s)},
+		Commands: []*cli.Command{migrateCommand(schemaLedger, s), registerCommand(s), rotateKeyCommand(s), backupCommand(s), restoreCommand(s)},
 		Flags: serviceFlags(schemaLedger, defaultPortBase+portLedger,
 			stringFlag("city-did", "", "`DID` of the city"),
 			stringFlag("ledger-did", "", "`DID` of the ledger's account"),
@@ -195,6 +195,7 @@ func ledgerCommand(s streams) *cli.Command {
 			stringFlag("pds-url", "", "`URL` of the PDS that hosts the ledger's account"),
 			stringFlag("hosts", "", "`URLS` of the PDSs to read, by comma (default: that PDS)"),
 			stringFlag("web-url", "", "`URL` of the AppView, told to verifiers"),
+			stringFlag("signer", "", "`ADDRESS` of the process that has the log's key: unix:PATH or http://127.0.0.1:PORT (default: the key is here)"),
 			secretsFlag(fileLogSeed, fileLedgerAccount),
 		),
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -216,7 +217,7 @@ func ledgerCommand(s streams) *cli.Command {
 			if len(cfg.Sources) == 0 {
 				cfg.Sources = []string{cfg.PDS}
 			}
-			seed, err := a.secret(fileLogSeed)
+			keys, err := a.logSecrets()
 			if err != nil {
 				return err
 			}
@@ -225,7 +226,7 @@ func ledgerCommand(s streams) *cli.Command {
 				return err
 			}
 			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
-				return a.runLedger(ctx, a.home, cfg, seed, strings.TrimSpace(string(password)), ls, ready)
+				return a.runLedger(ctx, a.home, cfg, keys, strings.TrimSpace(string(password)), ls, ready)
 			})
 		},
 	}

@@ -76,21 +76,21 @@ func (g *ground) runPDS(ctx context.Context, h home, cfg pds.Config, secrets pds
 	return service.Run(ctx, g.log, service.Func("pds work", server.Run), service.HTTP("pds", ls, server.Handler()))
 }
 
-func (g *ground) runLedger(ctx context.Context, h home, cfg ledger.Config, logSeed []byte, password string, ls []net.Listener, ready func()) error {
-	skey, _, err := logKeys(cfg.DID, logSeed)
-	if err != nil {
-		return err
-	}
+func (g *ground) runLedger(ctx context.Context, h home, cfg ledger.Config, keys logSecrets, password string, ls []net.Listener, ready func()) error {
 	pool, err := g.openHome(ctx, h)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
 	cfg.Version = version()
-	l, err := ledger.New(ctx, cfg, ledger.Deps{
+	deps := ledger.Deps{
 		Pool: pool, Directory: g.directory(), HTTP: g.http, Clock: g.clock, Log: g.logger(h.name), Metrics: g.metrics(h.name),
-		LogKey: skey, Password: password,
-	})
+		Password: password,
+	}
+	if err := keys.deps(ctx, cfg.DID, &deps); err != nil {
+		return err
+	}
+	l, err := ledger.New(ctx, cfg, deps)
 	if err != nil {
 		return err
 	}

@@ -282,7 +282,7 @@ func (s *stack) inside(place string) service.Component {
 				City: s.state.did(idCity), TZ: s.plan.TZ, DID: account.DID, PDS: s.ports.url(portPDS), Identifier: account.Handle,
 				Sources: s.hosts(),
 				WebURL:  s.ports.url(portWeb), PDSURL: s.ports.url(portPDS), PublicURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL),
-			}, s.secrets[fileLogSeed], account.Password, listeners, ready)
+			}, logSecrets{seed: s.secrets[fileLogSeed]}, account.Password, listeners, ready)
 		default:
 			return s.runAppView(ctx, h, appview.Config{
 				PublicURL: s.ports.url(portWeb), City: s.state.did(idCity).String(), Hosts: s.hosts(),

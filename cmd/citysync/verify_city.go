@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -80,6 +81,9 @@ func (v *verifier) confirm(ctx context.Context, said *wellKnown, did syntax.DID)
 		return false, couldNot("%s is no city: it has no %s", did, lexicons.ActorCity)
 	}
 	v.city = city
+	if slices.Contains(said.Log.VKeys, city.vkey) {
+		said.Log.VKey = city.vkey
+	}
 	facts := []struct{ what, said, signed string }{
 		{"ledger", said.Ledger, city.ledger.String()},
 		{"log origin", said.Log.Origin, city.ledger.String()},

@@ -124,9 +124,10 @@ type wellKnown struct {
 	City   string `json:"city"`
 	Ledger string `json:"ledger"`
 	Log    struct {
-		Origin string `json:"origin"`
-		VKey   string `json:"vkey"`
-		URL    string `json:"url"`
+		Origin string   `json:"origin"`
+		VKey   string   `json:"vkey"`
+		VKeys  []string `json:"vkeys"` // while the log changes its key
+		URL    string   `json:"url"`
 	} `json:"log"`
 	PLC string `json:"plc"`
 }

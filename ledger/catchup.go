@@ -127,7 +127,9 @@ func catchUp(ctx context.Context, st *store, r *reading, vkeys []string) (*Caugh
 	}
 	s.conn, s.term, s.metrics = conn, term, newMetrics(prometheus.NewRegistry())
 	defer s.close()
-	s.sign = func(size int64, root tlog.Hash, _ []string) (*Checkpoint, error) { return &Checkpoint{Size: size, Root: root}, nil } // nothing is signed here
+	s.sign = func(size int64, root tlog.Hash, _ []string) (*Checkpoint, error) { // nothing is signed here
+		return &Checkpoint{Size: size, Root: root}, nil
+	}
 	forgotten, err := st.forgetAgain(ctx, r.erased)
 	if err != nil {
 		return nil, err

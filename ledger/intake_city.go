@@ -225,6 +225,9 @@ func parameters(r *citysync.GovParameterSet) (*entry.Parameters, error) {
 	}
 	for _, e := range r.Epochs {
 		plan := entry.EpochPlan{Key: e.Key, TZ: e.Tz, Phase: e.Phase}
+		if e.Book != nil {
+			plan.Book = *e.Book
+		}
 		var err error
 		if plan.StartsAt, plan.EndsAt, err = span(e.StartsAt, e.EndsAt); err != nil {
 			return nil, err

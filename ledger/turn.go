@@ -385,6 +385,9 @@ func stored(r cborRecord) []string {
 		words := []string{r.EffectiveEpoch}
 		for _, e := range r.Epochs {
 			words = append(words, e.Key)
+			if e.Book != nil {
+				words = append(words, *e.Book)
+			}
 		}
 		return words
 	}

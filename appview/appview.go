@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"city-sync.org/citysync/appview/evidence"
 	"city-sync.org/citysync/appview/index"
 	"city-sync.org/citysync/appview/query"
 	"city-sync.org/citysync/appview/web"
@@ -58,7 +59,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Deps are what the AppView stands on; all are required.
+// Deps are what the AppView stands on; all but Evidence and Replay are required.
 type Deps struct {
 	Index     *index.Index
 	Query     *query.DB
@@ -67,6 +68,10 @@ type Deps struct {
 	Clock     clock.Clock
 	Log       *slog.Logger
 	Registry  prometheus.Registerer
+
+	// Evidence keeps what is for the issuer of a task alone; nil where this AppView keeps none.
+	Evidence *evidence.Store
+	Replay   xrpc.Replay // of service tokens; with Evidence
 }
 
 // AppView is one running aggregator.
@@ -88,6 +93,12 @@ func New(cfg Config, deps Deps) (*AppView, error) {
 	a := &AppView{cfg: cfg, deps: deps}
 	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Away: pg.Away})
 	methods.Register(mux, deps.Query, &explainer{xrpc.Client{Base: cfg.LedgerURL, HTTP: deps.HTTP}})
+	if deps.Evidence != nil {
+		did := serviceDID(cfg.PublicURL)
+		evidence.Register(mux, deps.Evidence, xrpc.NewServiceAuth(xrpc.ServiceAuthConfig{
+			Directory: deps.Directory, Audience: []string{did, did + "#citysync_appview"}, Replay: deps.Replay, Clock: deps.Clock,
+		}), &cityWords{db: deps.Query, city: cfg.City})
+	}
 	mux.Handle("GET /xrpc/_health", http.HandlerFunc(a.health))
 	mux.Handle("GET /.well-known/citysync.json", http.HandlerFunc(a.wellKnown))
 	mux.Handle("/", xrpc.Limit(maxPages, pages))
@@ -108,6 +119,9 @@ func (a *AppView) Run(ctx context.Context) error {
 	}
 	reader := index.NewLogReader(a.deps.Index, a.cfg.City, a.deps.HTTP, a.deps.Log)
 	g.Go(func() error { return reader.Run(ctx) })
+	if a.deps.Evidence != nil {
+		g.Go(func() error { return a.forgetEvidence(ctx) })
+	}
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("appview: %w", err)
 	}

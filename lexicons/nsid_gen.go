@@ -82,8 +82,12 @@ const (
 	OfferQueryOfferings        = "org.city-sync.offer.queryOfferings"
 	WorkCreateSealedClaim      = "org.city-sync.work.createSealedClaim"
 	WorkCreateSealedProof      = "org.city-sync.work.createSealedProof"
+	WorkDeleteEvidence         = "org.city-sync.work.deleteEvidence"
 	WorkDeleteSealedClaim      = "org.city-sync.work.deleteSealedClaim"
+	WorkGetEvidence            = "org.city-sync.work.getEvidence"
 	WorkGetTasks               = "org.city-sync.work.getTasks"
+	WorkListEvidence           = "org.city-sync.work.listEvidence"
+	WorkPutEvidence            = "org.city-sync.work.putEvidence"
 	WorkQueryTasks             = "org.city-sync.work.queryTasks"
 )
 

@@ -79,8 +79,8 @@ func accredited(ctx context.Context, tx pgx.Tx, did syntax.DID) (known bool, err
 
 // forget deletes all that was seen of a person. Nothing of the log cites it, so nothing leads nowhere.
 func forget(ctx context.Context, tx pgx.Tx, did syntax.DID) error {
-	for _, table := range []string{"record_version", "record", "repo"} {
-		if _, err := tx.Exec(ctx, "delete from "+table+" where did = @did", pgx.NamedArgs{"did": did.String()}); err != nil {
+	for table, column := range map[string]string{"evidence": "owner", "record_version": "did", "record": "did", "repo": "did"} {
+		if _, err := tx.Exec(ctx, "delete from "+table+" where "+column+" = @did", pgx.NamedArgs{"did": did.String()}); err != nil {
 			return fmt.Errorf("forget %s of %s: %w", table, did, err)
 		}
 	}

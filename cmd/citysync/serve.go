@@ -241,6 +241,7 @@ func appviewCommand(s streams) *cli.Command {
 			stringFlag("city-did", "", "`DID` of the city"),
 			stringFlag("hosts", "", "`URLS` of the PDSs to read, by comma"),
 			stringFlag("ledger-url", "", "`URL` of the city's ledger"),
+			stringFlag("secrets", "", "`FOLDER` with the key file "+fileEvidence+"; without it no evidence is kept"),
 			boolFlag("demonstration", "say on every page that the organizations are examples"),
 		),
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -256,8 +257,14 @@ func appviewCommand(s streams) *cli.Command {
 				PublicURL: a.public, City: did.String(), Hosts: list(c.String("hosts")), LedgerURL: c.String("ledger-url"),
 				PLCURL: loopbackPLC(a.plcURL), Demonstration: c.Bool("demonstration"),
 			}
+			var key []byte
+			if c.String("secrets") != "" {
+				if key, err = a.secret(fileEvidence); err != nil {
+					return err
+				}
+			}
 			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
-				return a.runAppView(ctx, a.home, cfg, ls, ready)
+				return a.runAppView(ctx, a.home, cfg, key, ls, ready)
 			})
 		},
 	}

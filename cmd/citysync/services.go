@@ -11,10 +11,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"city-sync.org/citysync/appview"
+	"city-sync.org/citysync/appview/evidence"
 	"city-sync.org/citysync/appview/index"
 	"city-sync.org/citysync/appview/query"
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/identity"
+	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/service"
 	"city-sync.org/citysync/ledger"
 	"city-sync.org/citysync/pds"
@@ -98,7 +100,7 @@ func (g *ground) runLedger(ctx context.Context, h home, cfg ledger.Config, keys 
 	return service.Run(ctx, g.log, service.Func("ledger work", l.Run), service.HTTP("ledger", ls, l.Handler()))
 }
 
-func (g *ground) runAppView(ctx context.Context, h home, cfg appview.Config, ls []net.Listener, ready func()) error {
+func (g *ground) runAppView(ctx context.Context, h home, cfg appview.Config, key []byte, ls []net.Listener, ready func()) error {
 	pool, err := g.openHome(ctx, h)
 	if err != nil {
 		return err
@@ -109,10 +111,17 @@ func (g *ground) runAppView(ctx context.Context, h home, cfg appview.Config, ls 
 		return err
 	}
 	cfg.Version = version()
-	a, err := appview.New(cfg, appview.Deps{
+	deps := appview.Deps{
 		Index: x, Query: query.New(pool, cfg.City), Directory: g.directory(), HTTP: g.http, Clock: g.clock,
 		Log: g.logger(h.name), Registry: g.metrics(h.name),
-	})
+	}
+	if len(key) > 0 {
+		if deps.Evidence, err = evidence.NewStore(pool, key, g.clock); err != nil {
+			return err
+		}
+		deps.Replay = pg.NewReplay(pool)
+	}
+	a, err := appview.New(cfg, deps)
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,7 @@ const (
 	fileRotation = "plc-rotation-key"
 	fileRecovery = "ledger-recovery-key"
 	fileLogSeed  = "ledger-log-seed"
+	fileEvidence = "appview-evidence-key"
 )
 
 func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p *ports, out io.Writer, log *slog.Logger) (*stack, error) {
@@ -62,7 +63,7 @@ func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p 
 	if cfg.PLCURL != "" {
 		s.plcURL = cfg.PLCURL
 	}
-	names := []string{fileAdmin, fileMaster, fileSessions, fileRotation, fileRecovery, fileLogSeed}
+	names := []string{fileAdmin, fileMaster, fileSessions, fileRotation, fileRecovery, fileLogSeed, fileEvidence}
 	if state.SecondPDS {
 		for _, name := range names[:4] {
 			names = append(names, secretPath(schemaPDS2, name))
@@ -287,7 +288,7 @@ func (s *stack) inside(place string) service.Component {
 			return s.runAppView(ctx, h, appview.Config{
 				PublicURL: s.ports.url(portWeb), City: s.state.did(idCity).String(), Hosts: s.hosts(),
 				LedgerURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL), Demonstration: true,
-			}, listeners, ready)
+			}, s.secrets[fileEvidence], listeners, ready)
 		}
 	})
 }

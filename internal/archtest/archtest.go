@@ -96,6 +96,12 @@ var Rules = []Rule{
 		Deep:   true,
 	},
 	{
+		Why:    "what is kept for an issuer alone shares nothing with what everybody reads",
+		From:   []string{"appview/evidence/..."},
+		Forbid: []string{"appview/index/...", "appview/query/...", "appview/web/...", "appview/xrpc/..."},
+		Deep:   true,
+	},
+	{
 		Why:    "the ledger's pure parts decide the same on every machine",
 		From:   pure,
 		Forbid: []string{"=github.com/jackc/...", "=database/sql/...", "internal/pg/...", "internal/clock/...", "internal/service/...", "internal/obs/...", "internal/xrpc/...", "internal/follow/...", "ledger"},
@@ -122,7 +128,7 @@ var Rules = []Rule{
 	{
 		Why:    "SQL stands in few places",
 		From:   []string{"..."},
-		Except: []string{"pds/...", "appview/index/...", "appview/query/...", "ledger/...", "internal/pg/..."},
+		Except: []string{"pds/...", "appview/index/...", "appview/query/...", "appview/evidence/...", "ledger/...", "internal/pg/..."},
 		Forbid: []string{"=github.com/jackc/pgx/...", "=database/sql/..."},
 		// The constructors take pools, so what wires them names that type and no more.
 		Allow: []string{"=github.com/jackc/pgx/v5/pgxpool"},

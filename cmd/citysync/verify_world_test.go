@@ -48,11 +48,14 @@ type smallCity struct {
 	library  *repotest.Author
 	bus      *repotest.Author
 	skey     string
+	skeys    []string // those that sign now, where they are others
 	vkey     string
 	tids     int
 
 	world    *rulestest.World
 	token    []byte
+	ride     rules.Offering
+	shelving string            // first uri of the task
 	leaves   [][]byte          // what the log committed to
 	evidence map[string][]byte // by cid
 
@@ -210,6 +213,7 @@ func (c *smallCity) found() {
 	})
 	ride := w.Offer(c.bus.DID, "x", 1000, 500, 200, 4)
 	ride.Record = rideRecord
+	c.ride = ride
 	w.Must(rules.OpenEpoch{Now: w.Now, Epoch: rulestest.Epoch, Book: rulestest.Book, Offerings: []rules.Offering{ride}})
 	for name, org := range map[string]*repotest.Author{"Library": c.library, "Bus": c.bus} {
 		c.put(org, lexicons.ActorOrganization, "self", anyMap{"name": name, "cities": []any{c.city.DID}, "createdAt": "2027-01-02T09:00:00Z"})
@@ -250,6 +254,7 @@ func (c *smallCity) task(catalog entry.Cause) {
 		"title": "Shelving today", "epoch": rulestest.Epoch, "book": rulestest.Book, "creditsPerCompletion": 16, "entry": refOf(catalog),
 		"shifts": []anyMap{{"id": "a", "startsAt": entry.FormatTime(starts), "endsAt": entry.FormatTime(ends), "slots": 2}},
 	})
+	c.shelving = task.URI
 	w.Must(rules.AcceptTask{
 		Now: w.Now, Task: task, First: task.URI, Author: c.library.DID, Epoch: rulestest.Epoch, Book: rulestest.Book, Credits: 16,
 		Shifts: []rules.Shift{{ID: "a", StartsAt: starts, EndsAt: ends, Slots: 2}},
@@ -342,9 +347,26 @@ func (c *smallCity) size() int64 { return int64(len(c.leaves)) }
 
 func (c *smallCity) note(size int64, root tlog.Hash) []byte {
 	c.t.Helper()
-	signed, err := tlog.Sign(tlog.Checkpoint{Origin: c.ledger.DID.String(), Size: size, Root: root}, c.skey)
+	keys := c.skeys
+	if len(keys) == 0 {
+		keys = []string{c.skey}
+	}
+	signed, err := tlog.SignAll(tlog.Checkpoint{Origin: c.ledger.DID.String(), Size: size, Root: root, Extensions: c.balances(size)}, keys...)
 	require.NoError(c.t, err)
 	return signed
+}
+
+// balances is the line that a checkpoint has of the newest stateDigest before its size.
+func (c *smallCity) balances(size int64) []string {
+	c.t.Helper()
+	for seq := size - 1; seq >= 0; seq-- {
+		if e, err := entry.Decode(c.leaves[seq]); err == nil && e.Kind == entry.KindStateDigest {
+			hash, err := entry.BalancesHash(e.StateDigest.Balances)
+			require.NoError(c.t, err)
+			return []string{tlog.BalancesLine(seq, hash)}
+		}
+	}
+	return nil
 }
 
 // publish writes checkpoints and receipts into the ledger's repository.
@@ -373,22 +395,39 @@ func (c *smallCity) publish() {
 
 func (c *smallCity) publishReceipts() {
 	c.t.Helper()
+	var entries []*entry.Entry
 	for i, leaf := range c.leaves {
 		e, err := entry.Decode(leaf)
-		if err != nil || e.Kind != entry.KindMint && e.Kind != entry.KindBurn {
+		entries = append(entries, e)
+		if err != nil || e.Kind.Receipt() == "" {
 			continue
 		}
+		var basis *entry.Entry
+		if seq, ok := e.Basis(); ok {
+			basis = entries[seq]
+		} else if e.Kind == entry.KindExpire {
+			basis = entries[c.seqOf(entry.KindEpochOpen)]
+		}
+		causes, params := e.ReceiptCauses(basis)
 		hash := tlog.LeafHash(leaf)
 		r := anyMap{
-			"seq": e.Seq, "kind": e.Kind, "book": e.Book, "epoch": e.Epoch, "amount": e.Amount, "issuer": e.Org, "day": e.Day,
-			"leafHash": bytesOf(hash[:]), "causes": []anyMap{refOf(e.Causes[0])}, "causeRevs": []string{e.Causes[0].Rev},
-			"parameterSet": anyMap{"uri": e.Params.URI, "cid": e.Params.CID},
+			"seq": e.Seq, "kind": e.Kind.Receipt(), "book": e.Book, "epoch": e.Epoch, "amount": e.Amount, "day": e.Day, "leafHash": bytesOf(hash[:]),
+			"parameterSet": anyMap{"uri": params.URI, "cid": params.CID},
 		}
-		if e.Kind == entry.KindMint {
+		if e.Org != "" {
+			r["issuer"] = e.Org
+		}
+		var refs []anyMap
+		for _, cause := range causes {
+			refs = append(refs, refOf(cause))
+		}
+		r["causes"] = refs
+		switch {
+		case e.Kind == entry.KindMint:
 			r["votes"] = e.Votes
 			r["capState"] = anyMap{"cap": e.Cap.Cap, "issuedBefore": e.Cap.Before}
 			r["subject"] = anyMap{"$type": "org.city-sync.defs#blindedSubject", "alg": "hmac-sha256-context-v1", "value": bytesOf(e.Nullifier)}
-		} else {
+		case e.Kind.Receipt() == entry.ReceiptBurn:
 			r["subject"] = anyMap{"$type": "org.city-sync.defs#commitment", "alg": "sha256-merkle-v1", "value": bytesOf(e.Commitment.Value), "padded": e.Commitment.Padded}
 		}
 		if c.receipt != nil {

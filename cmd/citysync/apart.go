@@ -62,7 +62,7 @@ func (s *stack) childArgs(place string) ([]string, error) {
 			"--secrets", s.dir.file("secrets")), nil
 	default:
 		return append(args, "--city-did", s.state.did(idCity).String(), "--hosts", strings.Join(s.hosts(), ","),
-			"--ledger-url", s.ports.url(portLedger), "--demonstration"), nil
+			"--ledger-url", s.ports.url(portLedger), "--secrets", s.dir.file("secrets"), "--demonstration"), nil
 	}
 }
 

@@ -29,7 +29,7 @@ values ($1, 'self', $2, 'Berkeley', 'America/Los_Angeles', '{en,es}', $3, $3, $4
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	reader := index.NewLogReader(x, City, http.DefaultClient, slog.New(slog.DiscardHandler))
+	reader := index.NewLogReader(x, City, &http.Client{Timeout: 10 * time.Second}, slog.New(slog.DiscardHandler))
 	go func() { done <- reader.Run(ctx) }()
 	held := func(sql string, want int) {
 		t.Helper()

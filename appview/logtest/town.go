@@ -15,10 +15,11 @@ const (
 	Library = syntax.DID("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
 	Museum  = syntax.DID("did:plc:mmmmmmmmmmmmmmmmmmmmmmmm")
 
-	Book, Epoch = "std", "e2027-01"
-	Task        = "at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/org.city-sync.work.task/3mcx5l2w5ss2t"
-	Offering    = "at://did:plc:mmmmmmmmmmmmmmmmmmmmmmmm/org.city-sync.offer.offering/3mcx5l2w5ss2o"
-	CID         = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
+	Book     = "std"
+	Epoch    = "e2027-01"
+	Task     = "at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/org.city-sync.work.task/3mcx5l2w5ss2t"
+	Offering = "at://did:plc:mmmmmmmmmmmmmmmmmmmmmmmm/org.city-sync.offer.offering/3mcx5l2w5ss2o"
+	CID      = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
 )
 
 // Town is a log's story with an entry of every kind, and where to find them.
@@ -29,8 +30,12 @@ type Town struct {
 
 // The sums of the story's epoch.
 const (
-	Reserved, Minted, Burned, Held, Expired = 320, 64 + 48 - 8, 5 + 10, 6, 4
-	Supply                                  = Minted - Burned - Expired
+	Reserved = 320
+	Minted   = 64 + 48 - 8
+	Burned   = 5 + 10
+	Held     = 6
+	Expired  = 4
+	Supply   = Minted - Burned - Expired
 )
 
 func ref(uri string) entry.Ref { return entry.Ref{URI: uri, CID: CID} }

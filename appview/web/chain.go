@@ -35,22 +35,15 @@ func (p *Pages) task(ctx context.Context, r *http.Request, _ layout) (any, error
 		return nil, err
 	}
 	page := taskPage{Task: task, Nodes: nodes, Cut: cut}
-	now := p.cfg.Clock.Now()
-	held, err := p.db.PausesOf(ctx, now, uri)
+	held, err := p.db.PausesOf(ctx, p.cfg.Clock.Now(), uri)
 	if err != nil {
 		return nil, err
 	}
 	if h, ok := held[uri]; ok {
 		page.Pause = &h
 	}
-	all, err := p.db.CityPauses(ctx, now)
-	if err != nil {
+	if page.Stopped, err = p.stopped(ctx, task.DID); err != nil {
 		return nil, err
-	}
-	for _, s := range all {
-		if s.Org == task.DID {
-			page.Stopped = append(page.Stopped, s)
-		}
 	}
 	page.Disputes, _, err = p.db.Disputes(ctx, uri, "", query.Page{Limit: cards})
 	return page, err
@@ -62,10 +55,12 @@ type recordPage struct {
 	JSON        string // "" when no content is kept here
 	Citations   []query.Citation
 	EvidenceURL string
+	Seq         string // of the entry that it is the receipt of, or ""
+	Referring   []query.SeqKind
 }
 
 // record shows one version. Where none is kept here, but the log rests on one, the page says so and leads to the signed evidence.
-func (p *Pages) record(ctx context.Context, r *http.Request, _ layout) (any, error) {
+func (p *Pages) record(ctx context.Context, r *http.Request, l layout) (any, error) {
 	did, coll, rkey := r.PathValue("did"), r.PathValue("coll"), r.PathValue("rkey")
 	uri, cid := "at://"+did+"/"+coll+"/"+rkey, r.URL.Query().Get("cid")
 	rec, err := p.db.Record(ctx, uri, cid)
@@ -103,6 +98,12 @@ func (p *Pages) record(ctx context.Context, r *http.Request, _ layout) (any, err
 			return nil, err
 		}
 		page.JSON = indent(raw)
+	}
+	if seq, err := strconv.ParseInt(rkey, 10, 64); err == nil && coll == lexicons.LedgerReceipt && did == l.City.Ledger {
+		page.Seq = strconv.FormatInt(seq, 10)
+		if page.Referring, err = p.db.Referring(ctx, seq); err != nil {
+			return nil, err
+		}
 	}
 	if p.cfg.LedgerURL != "" && coll != lexicons.WorkClaim && coll != lexicons.WorkProof { // of a person's records it keeps none for others
 		page.EvidenceURL = p.cfg.LedgerURL + "/evidence/" + url.PathEscape(page.Record.CID) + ".car?did=" + url.QueryEscape(did)

@@ -60,6 +60,6 @@ func chartOf(l layout, months []query.Month) chart {
 		c.Months = append(c.Months, chartText{X: (from + x - barGap) / 2, Text: l.MonthName(m.StartsAt)})
 		x += groupGap - barGap
 	}
-	c.Width = max(x-groupGap/2, 3*barWidth)
+	c.Width = max(x-groupGap/2, 3*(3*(barWidth+barGap)+groupGap)) // one month is not drawn larger than three
 	return c
 }

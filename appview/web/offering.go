@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"city-sync.org/citysync/appview/query"
 	"city-sync.org/citysync/lexicons"
@@ -10,7 +11,8 @@ import (
 
 type offeringPage struct {
 	Offering query.Offering
-	Pause    *query.Pause // nil while codes can be made for it
+	Pause    *query.Pause  // nil while codes can be made for it
+	Stopped  []query.Pause // of its redeemer
 	Cited    []query.Citation
 }
 
@@ -28,6 +30,15 @@ func (p *Pages) offering(ctx context.Context, r *http.Request, _ layout) (any, e
 	if s, ok := paused[uri]; ok {
 		page.Pause = &s
 	}
+	if page.Stopped, err = p.stopped(ctx, page.Offering.DID); err != nil {
+		return nil, err
+	}
 	page.Cited, err = p.db.Citations(ctx, uri, "")
 	return page, err
+}
+
+// stopped gives the pauses of one organization that stand now.
+func (p *Pages) stopped(ctx context.Context, org string) ([]query.Pause, error) {
+	all, err := p.db.CityPauses(ctx, p.cfg.Clock.Now())
+	return slices.DeleteFunc(all, func(s query.Pause) bool { return s.Org != org }), err
 }

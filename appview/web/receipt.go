@@ -100,7 +100,7 @@ func drawn(code *qr.Code, alt string) template.HTML {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, `<svg class="qr" role="img" aria-label="%s" viewBox="0 0 %d %d" shape-rendering="crispEdges"><rect width="%d" height="%d" fill="#fff"/><path fill="#000" d="%s"/></svg>`,
 		template.HTMLEscapeString(alt), side, side, side, side, &path)
-	return template.HTML(out.String()) //nolint:gosec // numbers of ours, and an escaped phrase
+	return template.HTML(out.String()) // numbers of ours, and an escaped phrase
 }
 
 // proof serves the proof file of a receipt.

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"city-sync.org/citysync/appview/logtest"
+	"city-sync.org/citysync/lexicons"
 )
 
 func TestDisputePageShowsTheCitysAnswersAndMarksThoseOfOthers(t *testing.T) {
@@ -44,4 +45,24 @@ values ($1, '3mcx5l2w5ss2d', 'c', $2, 'c', 'org.city-sync.defs#disputeNonDisplac
 		assert.NotContains(t, said, "We say no.")
 		assert.Contains(t, said, phrase(lang, "inTheLog"), "the log made a pause and its end of them")
 	}
+}
+
+func TestReceiptRecordLeadsToWhatReversedIt(t *testing.T) {
+	t.Parallel()
+	p, told, pool := town(t)
+	rkey := lexicons.SeqKey(told.Seq["corrected"])
+	for _, did := range []string{logtest.Origin, logtest.Museum.String()} {
+		for _, sql := range []string{
+			`insert into record_version (did, coll, rkey, cid, rev, cbor, seen) values ($1, 'org.city-sync.ledger.receipt', $2, 'bafyr', '3k', '\xa0', now())`,
+			`insert into record (did, coll, rkey, cid, rev, indexed) values ($1, 'org.city-sync.ledger.receipt', $2, 'bafyr', '3k', now())`,
+		} {
+			_, err := pool.Exec(t.Context(), sql, did, rkey)
+			require.NoError(t, err)
+		}
+	}
+	path := "/org.city-sync.ledger.receipt/" + rkey
+	said := read(t, p, "/record/"+logtest.Origin+path)
+	assert.Contains(t, said, phrase("en", "refer.reverse"))
+	assert.Contains(t, said, phrase("en", "receiptOpen"))
+	assert.NotContains(t, read(t, p, "/record/"+logtest.Museum.String()+path), phrase("en", "refer.reverse"), "a stranger's receipt is about no entry")
 }

@@ -27,8 +27,13 @@ type epochView struct {
 	Minted         int64        `json:"minted"`
 	Votes          int64        `json:"votes"`
 	Burned         int64        `json:"burned"`
+	Expired        int64        `json:"expired"`
+	Held           int64        `json:"held"`
+	Supply         int64        `json:"supply"`
 	Issuers        []issuerView `json:"issuers"`
 	Checkpoint     treeView     `json:"checkpoint"`
+
+	Cosigned *cosignedView `json:"cosigned,omitempty"`
 }
 
 type issuerView struct {
@@ -57,7 +62,12 @@ func (s *server) getCity(c *xrpc.Call) (any, error) {
 	totals, err := s.db.Totals(ctx)
 	switch {
 	case err == nil:
+		f, err := s.db.Finality(ctx)
+		if err != nil {
+			return nil, named(err)
+		}
 		view.Epoch = epochOf(totals)
+		view.Epoch.Cosigned = cosignedOf(f.Cosigned)
 	case !errors.Is(err, query.ErrNotFound):
 		return nil, err
 	}
@@ -67,7 +77,7 @@ func (s *server) getCity(c *xrpc.Call) (any, error) {
 func epochOf(t query.Totals) *epochView {
 	v := &epochView{Key: t.Epoch, Book: t.Book, StartsAt: t.StartsAt.UTC().Format(time.RFC3339), EndsAt: t.EndsAt.UTC().Format(time.RFC3339),
 		CapacityMonth: t.CapacityMonth, CapEpoch: t.CapEpoch, CapUnallocated: t.CapUnallocated, Reserved: t.Reserved, Minted: t.Minted,
-		Votes: t.Votes, Burned: t.Burned, Issuers: []issuerView{}, Checkpoint: treeView{Size: t.LogSize, Root: t.LogRoot}}
+		Votes: t.Votes, Burned: t.Burned, Expired: t.Expired, Held: t.Held, Supply: t.Supply, Issuers: []issuerView{}, Checkpoint: treeView{Size: t.LogSize, Root: t.LogRoot}}
 	for _, i := range t.Issuers {
 		v.Issuers = append(v.Issuers, issuerView{DID: i.DID, Allocation: i.Allocation, Reserved: i.Reserved, Minted: i.Minted})
 	}

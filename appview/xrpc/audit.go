@@ -16,6 +16,7 @@ type nodeView struct {
 	Seq  *int64 `json:"seq,omitempty"`
 
 	Withdrawn bool `json:"withdrawn,omitempty"` // the author's repository holds it no more
+	Reversed  bool `json:"reversed,omitempty"`
 }
 
 func (s *server) listTimeline(c *xrpc.Call) (any, error) {
@@ -28,7 +29,7 @@ func (s *server) listTimeline(c *xrpc.Call) (any, error) {
 		return nil, named(err)
 	}
 	views, err := viewed(nodes, func(n query.Node) (nodeView, error) {
-		v := nodeView{Step: n.Step, URI: n.URI, CID: n.CID, DID: n.DID, Withdrawn: n.Withdrawn}
+		v := nodeView{Step: n.Step, URI: n.URI, CID: n.CID, DID: n.DID, Withdrawn: n.Withdrawn, Reversed: n.Reversed}
 		if n.Seq >= 0 {
 			v.Seq = &n.Seq
 		}

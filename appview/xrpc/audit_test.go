@@ -182,3 +182,19 @@ func TestCosignatureRecordCountsOnlyWithTheWitnesssOwnSignature(t *testing.T) {
 	sign(logtest.Library.String(), "did:plc:ewvi7nxzyoun6zhxrhs64oiz", lines[0])
 	assert.Equal(t, "other-log", why()[logtest.Library.String()])
 }
+
+func TestEpochOfTheCitySaysWhatIsHeldAndCosigned(t *testing.T) {
+	t.Parallel()
+	base, told, _, put := auditTown(t)
+	put(logtest.City, lexicons.ActorCity, "self", map[string]any{"name": "Berkeley", "tz": "America/Los_Angeles", "langs": []any{"en"}, "ledger": logtest.Origin,
+		"log": map[string]any{"origin": logtest.Origin, "vkey": told.VKey, "url": told.URL}, "books": []any{map[string]any{"id": "std", "symbol": "$B", "kind": "standard"}}})
+	epoch, ok := answer(t, base, "org.city-sync.actor.getCity", nil)["epoch"].(map[string]any)
+	require.True(t, ok)
+	assert.EqualValues(t, logtest.Held, epoch["held"])
+	assert.EqualValues(t, logtest.Expired, epoch["expired"])
+	assert.EqualValues(t, logtest.Supply, epoch["supply"])
+	cosigned, ok := epoch["cosigned"].(map[string]any)
+	require.True(t, ok)
+	assert.EqualValues(t, told.Size(), cosigned["size"])
+	assert.EqualValues(t, 2, cosigned["members"])
+}

@@ -70,11 +70,7 @@ func (s *server) getFinality(c *xrpc.Call) (any, error) {
 	if f.Cosigned == nil {
 		return out, nil
 	}
-	v := cosignedView{Size: f.Cosigned.Size, At: f.Cosigned.At.UTC().Format(time.RFC3339), Quorum: true, Witnesses: []string{}, Members: f.Cosigned.Members}
-	for _, w := range f.Cosigned.Witnesses {
-		v.Witnesses = append(v.Witnesses, firstOf(w.Name, w.Org, w.Key))
-	}
-	out.Cosigned = &v
+	out.Cosigned = cosignedOf(f.Cosigned)
 	records, err := s.db.Cosignatures(c.Context(), f.Cosigned.Size)
 	if err != nil {
 		return nil, named(err)
@@ -84,6 +80,18 @@ func (s *server) getFinality(c *xrpc.Call) (any, error) {
 		return cosignatureView{recordView: rec, NotCounted: r.Refused}, err
 	})
 	return out, err
+}
+
+// cosignedOf is nil where there is nothing cosigned.
+func cosignedOf(c *query.Cosigned) *cosignedView {
+	if c == nil {
+		return nil
+	}
+	v := &cosignedView{Size: c.Size, At: c.At.UTC().Format(time.RFC3339), Quorum: true, Witnesses: []string{}, Members: c.Members}
+	for _, w := range c.Witnesses {
+		v.Witnesses = append(v.Witnesses, firstOf(w.Name, w.Org, w.Key))
+	}
+	return v
 }
 
 func firstOf(words ...string) string {

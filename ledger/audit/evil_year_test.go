@@ -157,6 +157,7 @@ func TestEvilYearsAreNamedByAnyone(t *testing.T) {
 		{"hold at a stranger's till", edited, is(entry.KindHold), 0, func(e *entry.Entry) { e.Hold.Till = "nosuch" }, "till nosuch is not bound"},
 		{"captured twice", inserted, is(entry.KindCapture), 0, func(*entry.Entry) {}, "a second end of hold"},
 		{"captured at another till", edited, is(entry.KindCapture), 0, func(e *entry.Entry) { e.Capture.Till = "other" }, "captured at till other"},
+		{"captured for another offering", edited, is(entry.KindCapture), 0, func(e *entry.Entry) { e.Causes[0].URI = "at://x" }, "captured for at://x"},
 		{"captured for more", edited, is(entry.KindCapture), 0, func(e *entry.Entry) { e.Amount++ }, "capture of 5, the hold is of 4"},
 		{"captured too late", edited, is(entry.KindCapture), 0, func(e *entry.Entry) { e.Day = "2027-01-09" }, "the hold was good until 2027-01-04"},
 		{"capture of a burn", edited, is(entry.KindCapture), 0, func(e *entry.Entry) { e.Capture.Hold-- }, "which is no hold"},

@@ -139,6 +139,7 @@ func (a *Auditor) capture(e *entry.Entry) {
 	}
 	a.check(e, e.Causes[0] == s.cause, "its cause is another than its hold's")
 	a.check(e, e.Capture.Till == s.till, "captured at till %s, the hold is for %s", e.Capture.Till, s.till)
+	a.check(e, e.Causes[0].URI == s.key.offering, "captured for %s, the hold is for %s", e.Causes[0].URI, s.key.offering)
 	a.check(e, e.Day <= s.until, "captured on %s, the hold was good until %s", e.Day, s.until)
 	s.state, s.day = burned, e.Day
 	a.spends[e.Seq] = s

@@ -116,15 +116,21 @@ func TestCityEndToEnd(t *testing.T) {
 	assert.Equal(t, []reportIssuer{
 		{"LIB", 1500, 520, first.Issuers[0].Minted}, {"PRK", 1500, 1020, first.Issuers[1].Minted},
 	}, first.Issuers)
-	assert.Equal(t, int64(minResidents*3), first.Claims, "nobody takes two shifts of one task, and three are open")
+	assert.Equal(t, int64(minResidents*3+4+3), first.Claims, "nobody takes two shifts of one task, and three are open; four slots are sealed, three have guests")
 	assert.Equal(t, first.Claims, first.Verifications)
 	assert.Equal(t, first.Minted, first.Votes)
 	assert.Equal(t, first.Minted, first.Issuers[0].Minted+first.Issuers[1].Minted)
-	assert.Equal(t, int64(minResidents*4), first.Burned)
+	assert.Equal(t, int64(minResidents*4+3*4), first.Burned, "one unit each, and by hold, voucher and card; what was returned does not count")
+	whole := map[string]bool{}
+	for _, s := range first.Shown {
+		whole[s.What] = true
+		assert.NotContains(t, s.Figures, "before", "%s: nothing was done before", s.What)
+	}
+	assert.Len(t, whole, 11, "%v", first.Shown)
 	assert.Equal(t, int64(minResidents), first.Reviews)
 	assert.Equal(t, map[string]int{
 		"AllocationExceeded": 1, "NotAccredited": 1, "EntryNotActive": 1, "SelfVerification": 1, "NotActivated": 1, "SealedTask": 1,
-		"AlreadyMinted": 1, "TermsFrozen": 1, "PublicPriceZero": 1, "CodeExpired": 1, "AlreadyRedeemed": 1,
+		"AlreadyMinted": 1, "TermsFrozen": 1, "PublicPriceZero": 1, "CodeExpired": 1, "AlreadyRedeemed": 1, "TillLocked": 2,
 	}, first.Refused)
 	assert.Equal(t, []refusedRow{{"P3", "OutsideTierBand", city.ready.Plan.Refused[0].Message},
 		{"B2", "PublicPriceZero", city.ready.Plan.Refused[1].Message}}, city.ready.Plan.Refused)

@@ -104,6 +104,9 @@ type demo struct {
 	outsider  *resident // an account that is neither accredited nor activated
 	offerings []*openOffering
 	tries     []try
+	shows     []shown
+	guests    []syntax.DID
+	vkey      string // of the log, as the city publishes it
 }
 
 // organization is an account of the ready file, by its id there.
@@ -136,6 +139,8 @@ func (d *demo) run(ctx context.Context) (*report, error) {
 		do   func(context.Context) error
 	}{
 		{"looking at the city", d.look},
+		{"reading the log's key", d.readKey},
+		{"looking for guests", d.findGuests},
 		{"publishing tasks", d.publishTasks},
 		{"trying what organizations may not do", d.tryAsOrganizations},
 		{"welcoming residents", d.welcome},
@@ -144,11 +149,17 @@ func (d *demo) run(ctx context.Context) (*report, error) {
 		{"trying a lower pay", d.tryLowerPay},
 		{"proving", d.proveAll},
 		{"verifying", d.verifyAll},
+		{"claiming what is sealed", d.claimSealed},
+		{"verifying what is sealed", d.verifyAll},
 		{"trying a second verification", d.trySecondMint},
 		{"redeeming", d.redeemAll},
 		{"trying codes again", d.tryCodes},
+		{"meeting a counter on bad days", d.showCounter},
+		{"objecting and disputing", d.showRights},
+		{"asking to be forgotten", d.showForgotten},
 		{"publishing redemptions", d.publishRedemptions},
 		{"reviewing", d.reviewAll},
+		{"checking what can be proved", d.showProofs},
 	} {
 		d.progress.step(step.name)
 		if err := step.do(ctx); err != nil {
@@ -203,6 +214,8 @@ const (
 	keyTryLowerPay  = 200_004
 	keyTrySecond    = 200_005
 	keyTryPriceless = 200_006
+
+	keyGuests = 300_000 // what guests' steps write
 )
 
 // decided waits until the ledger has decided on a record.

@@ -33,6 +33,7 @@ type report struct {
 	Issuers        []reportIssuer   `json:"issuers"`
 	Checkpoint     reportCheckpoint `json:"checkpoint"`
 	Evidence       []string         `json:"evidence"`
+	Shown          []shown          `json:"shown"`
 
 	tries  []try
 	unfit  []*row
@@ -70,7 +71,7 @@ func (d *demo) report(ctx context.Context) (*report, error) {
 		City: c.City.String(), CapacityMonth: c.CapacityMonth, CapEpoch: c.CapEpoch, CapUnallocated: c.CapUnallocated,
 		Tasks: c.Tasks, Reserved: c.Reserved, Claims: c.Claims, Verifications: c.Verifications, Minted: c.Minted, Votes: c.Votes,
 		Burned: c.Burned, Refused: map[string]int{}, Checkpoint: reportCheckpoint{c.Checkpoint.Size, c.Checkpoint.Root},
-		Evidence: evidence, tries: d.tries, ledger: d.ready.Ledger, web: d.ready.Web,
+		Evidence: evidence, Shown: d.shows, tries: d.tries, ledger: d.ready.Ledger, web: d.ready.Web,
 	}
 	for _, t := range d.tries {
 		if t.Got == t.Want {
@@ -219,6 +220,11 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 	}
 	for _, u := range r.unfit {
 		fmt.Fprintf(t, "task %s of the catalog\t%s\t%s\n", u.ID, u.refused.Error, figuresOf(u.refused.Figures))
+	}
+	fmt.Fprintln(t)
+	fmt.Fprintln(t, "shown\tfigures")
+	for _, x := range r.Shown {
+		fmt.Fprintf(t, "%s\t%s\n", x.What, figuresOf(x.Figures))
 	}
 	fmt.Fprintln(t)
 	line("log", r.ledger+"/checkpoint")

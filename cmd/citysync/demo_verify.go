@@ -27,9 +27,12 @@ type heldClaim struct {
 	ClaimCID string           `json:"claimCid"`
 	Status   string           `json:"status"`
 	Proof    string           `json:"proof"`
+
+	ProofCommitment json.RawMessage `json:"proofCommitment"` // of a sealed claim
 }
 
 func (c *heldClaim) minted() bool { return c.Status == "minted" }
+func (c *heldClaim) proved() bool { return c.Proof != "" || c.ProofCommitment != nil }
 func (c *heldClaim) stands() bool { return c.Status == "held" || c.Status == "entered" }
 
 // issuerClaims asks the ledger for the claims of a row's task, as its issuer.
@@ -70,7 +73,7 @@ func (d *demo) verifyAll(ctx context.Context) error {
 	byIssuer := map[syntax.DID][]toVerify{}
 	var issuers []*organization
 	for _, r := range d.rows {
-		if !r.open() {
+		if !r.claimable() {
 			continue
 		}
 		claims, err := d.issuerClaims(ctx, r)
@@ -81,7 +84,7 @@ func (d *demo) verifyAll(ctx context.Context) error {
 			issuers = append(issuers, r.issuer)
 		}
 		for i := range claims {
-			if c := &claims[i]; c.stands() && c.Proof != "" {
+			if c := &claims[i]; c.stands() && c.proved() && !d.ofGuest(c) {
 				byIssuer[r.issuer.DID] = append(byIssuer[r.issuer.DID], toVerify{r, c, r.terms(c)})
 			}
 		}
@@ -193,7 +196,7 @@ func (d *demo) verified(ctx context.Context, org syntax.DID) (map[string]*city.R
 	}
 	out := map[string]*city.Ref{}
 	for _, rec := range list {
-		if key := rec.URI.RecordKey().String(); key == d.key(keyTryLowerPay) || key == d.key(keyTrySecond) {
+		if key := rec.URI.RecordKey().String(); key == d.key(keyTryLowerPay) || key == d.key(keyTrySecond) || d.isGuests(key) {
 			continue
 		}
 		var v citysync.WorkVerification
@@ -243,11 +246,16 @@ func (d *demo) verification(w toVerify, cosigner string) *citysync.WorkVerificat
 		v.Subject = &citysync.WorkVerification_Subject{WorkVerification_PublicClaim: open}
 		return v
 	}
-	v.Subject = &citysync.WorkVerification_Subject{WorkVerification_BlindClaim: &citysync.WorkVerification_BlindClaim{
+	v.Subject = blind(w.claim.Token)
+	return v
+}
+
+// blind names a claim by its token.
+func blind(token lexutil.LexBytes) *citysync.WorkVerification_Subject {
+	return &citysync.WorkVerification_Subject{WorkVerification_BlindClaim: &citysync.WorkVerification_BlindClaim{
 		LexiconTypeID: lexicons.WorkVerification + "#blindClaim",
 		BlindedSubject: &citysync.Defs_BlindedSubject{
-			LexiconTypeID: "org.city-sync.defs#blindedSubject", Alg: "hmac-sha256-context-v1", Value: w.claim.Token,
+			LexiconTypeID: "org.city-sync.defs#blindedSubject", Alg: "hmac-sha256-context-v1", Value: token,
 		},
 	}}
-	return v
 }

@@ -94,6 +94,12 @@ func nobodyIsNamed(t *testing.T, c *runningTown) {
 				if names(string(r.Value)+r.URI.String()) == "" {
 					continue
 				}
+				if coll == lexicons.GovResolution { // it answers what somebody wrote in public, and names nothing else of them
+					var v struct{ Dispute struct{ URI string } }
+					require.NoError(t, json.Unmarshal(r.Value, &v))
+					assert.Empty(t, names(strings.ReplaceAll(string(r.Value), v.Dispute.URI, "")), "%s", r.URI)
+					continue
+				}
 				cited++
 				var v struct {
 					Subject struct {

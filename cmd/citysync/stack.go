@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"sync/atomic"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -261,6 +262,9 @@ func (s *stack) blobs(place string) string {
 	return s.dir.file("blobs")
 }
 
+// digestEvery lets a demonstration see a digest of what it did before the day is over.
+const digestEvery = 5 * time.Second
+
 // loginPoints is how many sign-ups and sign-ins a PDS of this city takes from one
 // address: the demonstration's dozens of people all come from here.
 const loginPoints = 100_000
@@ -281,8 +285,8 @@ func (s *stack) inside(place string) service.Component {
 			account := s.state.account(idLedger)
 			return s.runLedger(ctx, h, ledger.Config{
 				City: s.state.did(idCity), TZ: s.plan.TZ, DID: account.DID, PDS: s.ports.url(portPDS), Identifier: account.Handle,
-				Sources: s.hosts(),
-				WebURL:  s.ports.url(portWeb), PDSURL: s.ports.url(portPDS), PublicURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL),
+				Sources: s.hosts(), DigestEvery: digestEvery,
+				WebURL: s.ports.url(portWeb), PDSURL: s.ports.url(portPDS), PublicURL: s.ports.url(portLedger), PLCURL: loopbackPLC(s.plcURL),
 			}, logSecrets{seed: s.secrets[fileLogSeed]}, account.Password, listeners, ready)
 		default:
 			return s.runAppView(ctx, h, appview.Config{

@@ -15,6 +15,7 @@ type counted struct {
 	claims, mints           int
 	minted, burned, expired int64 // less what was reversed
 	supply                  map[string]int64
+	digested                map[string]int64 // supply at the newest digest of the state
 }
 
 func (n *counted) entry(e *entry.Entry) {
@@ -76,6 +77,7 @@ func (n *counted) later(e *entry.Entry) {
 		n.add(checkStops)
 	case entry.KindStateDigest:
 		n.add(checkDigests)
+		n.digested = maps.Clone(n.supply)
 	}
 }
 
@@ -100,7 +102,7 @@ func (v *verifier) totals(log *verifiedLog, p *published) {
 	next := 0
 	for seq := range log.sound + 1 {
 		for next < len(p.checkpoints) && p.checkpoints[next].record.TreeSize == seq {
-			v.supplyAt(&p.checkpoints[next], n.supply)
+			v.supplyAt(&p.checkpoints[next], n)
 			next++
 		}
 		if seq == log.sound {
@@ -148,8 +150,13 @@ func (v *verifier) caps() string {
 	return strings.Join(list, "; ")
 }
 
-// supplyAt holds what a published checkpoint says of the supply against the entries before it.
-func (v *verifier) supplyAt(c *publishedCheckpoint, supply map[string]int64) {
+// supplyAt holds what a published checkpoint says of the supply against the entries before it. With a root of the balances it is what
+// these sum up to: the supply at the digest that the root stands in.
+func (v *verifier) supplyAt(c *publishedCheckpoint, n *counted) {
+	supply := n.supply
+	if len(c.record.BalancesRoot) > 0 && n.digested != nil {
+		supply = n.digested
+	}
 	for _, s := range c.record.Supply {
 		if s != nil && s.Amount != supply[s.Book] {
 			v.report.fail(checkSupply, noEntry, c.uri, "it says %d of %s are held, the entries give %d", s.Amount, s.Book, supply[s.Book])

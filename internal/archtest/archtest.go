@@ -62,7 +62,7 @@ var Rules = []Rule{
 		Why:    "the AppView imports no other service; it checks the ledger's log with the ledger's pure parts",
 		From:   []string{"appview/..."},
 		Forbid: []string{"pds/...", "ledger/...", "internal/city/..."},
-		Allow:  []string{"ledger/entry/...", "ledger/tlog/...", "ledger/audit/...", "ledger/simulate/..."},
+		Allow:  []string{"ledger/entry/...", "ledger/tlog/...", "ledger/audit/..."},
 		Deep:   true,
 	},
 	{
@@ -115,7 +115,7 @@ var Rules = []Rule{
 	},
 	{
 		Why:    "the auditor recomputes with its own code, or it would repeat the ledger's mistakes",
-		From:   []string{"ledger/audit/...", "ledger/simulate/..."},
+		From:   []string{"ledger/audit/..."},
 		Forbid: []string{"ledger/rules/..."},
 		Deep:   true,
 	},

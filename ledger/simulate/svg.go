@@ -178,7 +178,7 @@ func (c *chart) panel(p *panel, months []Month) {
 	c.text(left, p.top-12, "start", "#000000", 14, p.title)
 	for _, b := range p.bands {
 		fmt.Fprintf(&c.b, `<rect x="%d" y="%s" width="%d" height="%s" fill="#e8f3ec"/>`+"\n", left, tenth(y(b.high)), right-left, tenth(y(b.low)-y(b.high)))
-		c.text(right-6, y(b.high)/10+14, "end", green, 11, b.name)
+		c.text(right-6, y(b.low)/10-5, "end", green, 11, b.name)
 	}
 	for v := int64(0); v <= most; v += step {
 		fmt.Fprintf(&c.b, `<line x1="%d" y1="%s" x2="%d" y2="%s" stroke="#dddddd"/>`+"\n", left, tenth(y(v)), right, tenth(y(v)))
@@ -201,8 +201,8 @@ func (c *chart) months(p *panel, months []Month, x func(int) int64) {
 		if m.Month == 0 {
 			at := x(i) - part(1, 10*(right-left), int64(2*len(months)))
 			fmt.Fprintf(&c.b, `<line x1="%s" y1="%d" x2="%s" y2="%d" stroke="#bbbbbb" stroke-dasharray="1 3"/>`+"\n", tenth(at), p.top, tenth(at), p.bottom)
-			if len(months) <= 60 {
-				c.text(at/10+3, p.top+10, "start", grey, 10, m.Phase)
+			if len(months) <= 60 && p.unit == 1 {
+				c.text(at/10+3, p.bottom-5, "start", grey, 10, m.Phase)
 			}
 		}
 		if i%every == 0 {

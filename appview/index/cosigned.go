@@ -13,16 +13,37 @@ import (
 	"city-sync.org/citysync/ledger/tlog"
 )
 
-// logKeys gives the keys that the log's checkpoints may be signed with: the one that the city's record names, and those that the log itself
-// binds, as far as our copy goes. An entry that binds a key stood under a checkpoint of a key known before.
+// logKeys gives the keys that the log's checkpoints may be signed with now: the one that the city's record names, and those that the log
+// itself binds after it, as far as our copy goes. An entry that binds a key stood under a checkpoint of a key known before. A key that has a
+// successor counts for the overlap only: what a retired key signs later is nobody's word.
 func (l *LogReader) logKeys(ctx context.Context, vkey string) ([]string, error) {
-	rows, err := l.x.pool.Query(ctx, `
-select distinct subject from log_entry where kind = 'bind' and what = 'logKey' and subject <> @vkey order by subject`, pgx.NamedArgs{"vkey": vkey})
+	rows, err := l.x.pool.Query(ctx, "select leaf from log_entry where kind = 'bind' and what = 'logKey' order by seq")
 	if err != nil {
 		return nil, stored(err)
 	}
-	bound, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return append([]string{vkey}, bound...), stored(err)
+	leaves, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	if err != nil {
+		return nil, stored(err)
+	}
+	keys, last := []string{}, vkey
+	for _, leaf := range leaves {
+		e, err := entry.Decode(leaf)
+		if err != nil {
+			return nil, stored(err)
+		}
+		at, err := entry.ParseTime(e.At)
+		if err != nil {
+			return nil, stored(err)
+		}
+		switch {
+		case e.Bind.Key == vkey: // the city's record followed: what came before is over
+			keys = keys[:0]
+		case l.x.clock.Now().Before(at.Add(tlog.KeyOverlap)):
+			keys = append(keys, last)
+		}
+		last = e.Bind.Key
+	}
+	return append(keys, last), nil
 }
 
 // cosigned keeps the newest checkpoint that a quorum of the log's own policy cosigned. Nothing is kept that is not about the log we copied.

@@ -15,6 +15,7 @@ import (
 	"city-sync.org/citysync/appview/logtest"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/ledger/entry"
+	"city-sync.org/citysync/ledger/tlog"
 	"city-sync.org/citysync/lexicons"
 )
 
@@ -59,7 +60,7 @@ func TestLogWithEveryKindOfEntryIsCopied(t *testing.T) {
 	assert.Equal(t, 1, w.count("select count(*) from log_entry where kind = 'pause' and what = 'task' and subject = $1", logtest.Task))
 }
 
-func TestLogKeyThatTheLogBindsIsAcceptedAndNoOther(t *testing.T) {
+func TestLogKeyThatTheLogBindsIsAcceptedAndTheOldOneForTheOverlap(t *testing.T) {
 	t.Parallel()
 	w, l := newWorld(t), logtest.New(t)
 	rules := entry.Entry{Kind: entry.KindRulesVersion, At: "2027-01-12T10:00:00Z", RulesVersion: &entry.RulesVersion{Version: 2}}
@@ -67,13 +68,29 @@ func TestLogKeyThatTheLogBindsIsAcceptedAndNoOther(t *testing.T) {
 	said := w.reads(l)
 	l.Rotate()
 	w.eventually(2)
-	l.Retire()
+	old := l.Retire()
 	l.Add(rules)
 	w.eventually(3)
+	l.Sign(old)
+	l.Add(rules)
+	w.eventually(4) // the overlap lasts: a checkpoint of the old key alone still counts
+	w.clock.Advance(tlog.KeyOverlap)
+	l.Add(rules)
+	w.says(said, "ledger log not read")
+	assert.Equal(t, 4, w.count("select count(*) from log_entry"), "a retired key")
+}
+
+func TestLogKeyThatNobodyBoundIsNotAccepted(t *testing.T) {
+	t.Parallel()
+	w, l := newWorld(t), logtest.New(t)
+	rules := entry.Entry{Kind: entry.KindRulesVersion, At: "2027-01-12T10:00:00Z", RulesVersion: &entry.RulesVersion{Version: 2}}
+	l.Add(rules)
+	said := w.reads(l)
+	w.eventually(1)
 	l.Steal()
 	l.Add(rules)
 	w.says(said, "ledger log not read")
-	assert.Equal(t, 3, w.count("select count(*) from log_entry"))
+	assert.Equal(t, 1, w.count("select count(*) from log_entry"))
 }
 
 func TestCheckpointIsCosignedOnlyByAQuorumOfTheBoundPolicy(t *testing.T) {

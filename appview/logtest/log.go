@@ -107,11 +107,20 @@ func (l *Log) Rotate() {
 	l.skeys = append(l.skeys, skey)
 }
 
-// Retire signs with the newest key alone.
-func (l *Log) Retire() {
+// Retire signs with the newest key alone, and gives the one before it.
+func (l *Log) Retire() (old string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	old = l.skeys[len(l.skeys)-2]
 	l.skeys = l.skeys[len(l.skeys)-1:]
+	return old
+}
+
+// Sign signs with one key from now on.
+func (l *Log) Sign(skey string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.skeys = []string{skey}
 }
 
 // Steal signs with a key that nobody bound.

@@ -27,4 +27,8 @@
 //	L13  Claims enter the log in one batch a shift, sorted by nullifier.
 //	L14  A refusal leaves the log as it was; it has a name and figures, and explain repeats them.
 //	L15  A broken invariant stops the process; it is never answered as a refusal.
+//	L16  What a redemption took is given back at most once, whole and at the same redeemer; a hold is captured or ends, not
+//	     both. Every way to redeem holds the same conditions.
+//	L17  No PIN, card number or code stands in a table or in the log, and none can be tried against a table without the work
+//	     of its hash. A till whose PIN is not known redeems nothing.
 package ledger

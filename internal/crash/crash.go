@@ -49,7 +49,6 @@ var labels = []string{
 	"ledger/till/opened",
 	"ledger/hold/made",
 	"ledger/hold/captured",
-	"ledger/hold/ended",
 	"ledger/card/made",
 }
 

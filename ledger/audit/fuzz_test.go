@@ -142,3 +142,28 @@ func TestABurnRateOfNothingIsFound(t *testing.T) {
 	}
 	require.Contains(t, said, "a burn rate of 0")
 }
+
+// FuzzSealed puts one leaf and one opening of anybody's into a year of a validator's replay.
+func FuzzSealed(f *testing.F) {
+	y := live(f)
+	for i, leaf := range y.Leaves {
+		f.Add(uint16(i), leaf, y.Openings[int64(i)], false)
+	}
+	f.Fuzz(func(t *testing.T, at uint16, leaf, opening []byte, erased bool) {
+		i := int(at) % len(y.Leaves)
+		a := audit.New(origin)
+		for j, l := range y.Leaves {
+			o := y.Openings[int64(j)]
+			if j == i {
+				_ = a.AddSealed(int64(j), leaf, opening, erased)
+			} else {
+				_ = a.AddSealed(int64(j), l, o, false)
+			}
+		}
+		for _, found := range a.Findings() {
+			require.True(t, found.Entry >= 0 && found.Entry < a.Size(), "%v", found)
+		}
+		_, _, ok := a.Sealed()
+		require.True(t, ok)
+	})
+}

@@ -366,6 +366,35 @@ func TestVerifyOpensAResidentsOwnEntries(t *testing.T) {
 	assert.Contains(t, r.Checks[i].Detail, "standard: ")
 
 	mint := c.seqOf(entry.KindMint)
+	mine := func(value string) string {
+		o, err := entry.DecodeOpening(c.world.Openings[mint])
+		require.NoError(t, err)
+		account, ok := o.Open("account")
+		require.True(t, ok)
+		at, ok := o.Open("at")
+		require.True(t, ok)
+		path := func(f *entry.FieldOpening) (list []anyMap) {
+			for _, p := range f.Path {
+				list = append(list, bytesOf(p))
+			}
+			return list
+		}
+		if value == "" {
+			value = at.Field.Value.(string)
+		}
+		raw, err := json.Marshal(anyMap{"openings": []anyMap{{"seq": mint, "kind": "mint", "fields": []anyMap{
+			{"name": "account", "bytes": bytesOf(account.Field.Value.([]byte)), "salt": bytesOf(account.Field.Salt), "index": account.Index, "path": path(account)},
+			{"name": "at", "text": value, "salt": bytesOf(at.Field.Salt), "index": at.Index, "path": path(at)},
+		}}}})
+		require.NoError(t, err)
+		return written(t, raw)
+	}
+	r, err = c.verifyWith(verifyConfig{Target: c.log.URL, Openings: mine("")})
+	require.NoError(t, err)
+	require.Empty(t, lines(r))
+	r, err = c.verifyWith(verifyConfig{Target: c.log.URL, Openings: mine("2027-01-04T17:00:00Z")})
+	require.NoError(t, err)
+	requireWrong(t, r, wrongAt{checkOpenings, mint, "opening does not match commitment"})
 	r, err = c.verifyWith(verifyConfig{Target: c.log.URL, Openings: c.openings(func(seq int64, raw []byte) ([]byte, bool) {
 		return c.world.Openings[c.seqOf(entry.KindBurn)], seq == mint
 	})})
@@ -373,12 +402,49 @@ func TestVerifyOpensAResidentsOwnEntries(t *testing.T) {
 	requireWrong(t, r, wrongAt{checkOpenings, mint, "opening does not match commitment"})
 }
 
+func TestVerifyProvesAResidentsBalance(t *testing.T) {
+	t.Parallel()
+	c := newLivedCity(t)
+	c.publish()
+	seq := c.nth(0, func(e *entry.Entry) bool { return e.Kind == entry.KindStateDigest })
+	state := rules.NewState(c.world.State.Location())
+	for i := range c.world.Entries[:seq+1] {
+		require.NoError(t, rules.Apply(state, c.world.Entries[i]))
+	}
+	shares, root, _, ok := state.BalanceProof(rulestest.Account(1), rulestest.Book)
+	require.True(t, ok)
+	answer := func(sum int64) string {
+		var views []anyMap
+		for _, s := range shares {
+			var path []anyMap
+			for _, step := range s.Path {
+				path = append(path, anyMap{"hash": bytesOf(step.Hash), "sum": step.Sum})
+			}
+			views = append(views, anyMap{"index": s.Index, "nonce": bytesOf(s.Nonce), "sum": s.Sum, "path": path})
+		}
+		account := rulestest.Account(1)
+		raw, err := json.Marshal(anyMap{
+			"book": root.Book, "seq": seq, "account": bytesOf(account[:]), "root": bytesOf(root.Root), "sum": sum, "height": root.Height, "shares": views,
+		})
+		require.NoError(t, err)
+		return written(t, raw)
+	}
+	r, err := c.verifyWith(verifyConfig{Target: c.log.URL, Openings: answer(root.Sum)})
+	require.NoError(t, err)
+	require.Empty(t, lines(r))
+	i := slices.IndexFunc(r.Checks, func(k verifyCheck) bool { return k.Name == checkOpenings })
+	assert.Contains(t, r.Checks[i].Detail, fmt.Sprintf("4 of standard are in the balances of entry %d", seq))
+	r, err = c.verifyWith(verifyConfig{Target: c.log.URL, Openings: answer(root.Sum + 1)})
+	require.NoError(t, err)
+	requireWrong(t, r, wrongAt{checkOpenings, seq, "its root is not one of its entry's"})
+}
+
 func TestReadOpeningsTakesAnswersOfTheLedgerToo(t *testing.T) {
 	t.Parallel()
 	got, err := readOpenings(written(t, []byte(`{"openings":[{"seq":3,"sealed":{"$bytes":"AQI"}},{"seq":4}],"next":5}
 {"seq":7,"opening":"AQI="} {"seq":8,"opening":null}`)))
 	require.NoError(t, err)
-	assert.Equal(t, openings{3: {1, 2}, 4: nil, 7: {1, 2}, 8: nil}, got)
+	assert.Equal(t, openings{3: {1, 2}, 4: nil, 7: {1, 2}, 8: nil}, got.whole)
 	for _, bad := range []string{`{"opening":"AQI="}`, `{"seq":1}{"seq":1}`, `{"seq":-1}`, `{"seq":1,"opening":7}`, `{"seq":1,"opening":"?"}`, `{`, `[]`} {
 		_, err := readOpenings(written(t, []byte(bad)))
 		require.Error(t, err, bad)
@@ -389,9 +455,9 @@ func FuzzReadOpenings(f *testing.F) {
 	f.Add(`{"openings":[{"seq":3,"sealed":{"$bytes":"AQI"}}]}`)
 	f.Add(`{"seq":7,"opening":"AQI="} {"seq":8,"opening":null}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		out := openings{}
-		_ = decodeOpenings(strings.NewReader(text), out) // an error is as good
-		for seq := range out {
+		out := &given{whole: openings{}, fields: map[int64][]*entry.FieldOpening{}}
+		_ = out.decode(strings.NewReader(text)) // an error is as good
+		for seq := range out.whole {
 			require.GreaterOrEqual(t, seq, int64(0))
 		}
 	})

@@ -7,10 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"slices"
 
+	"city-sync.org/citysync/ledger"
 	"city-sync.org/citysync/ledger/audit"
 	"city-sync.org/citysync/ledger/entry"
 )
@@ -18,19 +17,26 @@ import (
 // openings are what is sealed of entries, by seq. One without bytes was destroyed.
 type openings map[int64][]byte
 
+// given is what a file of openings has: whole ones, single fields of some, and proofs of balances.
+type given struct {
+	whole  openings
+	fields map[int64][]*entry.FieldOpening
+	proofs []ledger.BalanceProofView
+}
+
 const (
 	maxOpeningsFile = 4 << 30
 	maxOpeningText  = 64 << 10
 )
 
 // readOpenings reads a file of openings: one JSON object {"seq": n, "opening": base64 or null} after another, or answers of the
-// ledger, which have lists of them.
-func readOpenings(name string) (openings, error) {
+// ledger to getOpening, listOpenings and getBalanceProof.
+func readOpenings(name string) (*given, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -38,48 +44,88 @@ func readOpenings(name string) (openings, error) {
 	if info.Size() > maxOpeningsFile {
 		return nil, fmt.Errorf("%s has %d bytes, at most %d", name, info.Size(), int64(maxOpeningsFile))
 	}
-	out := openings{}
-	if err := decodeOpenings(bufio.NewReader(f), out); err != nil {
+	out := &given{whole: openings{}, fields: map[int64][]*entry.FieldOpening{}}
+	if err := out.decode(bufio.NewReader(f)); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return out, nil
 }
 
-// openingText is one opening as files and answers have it.
+// openingText is one opening as files and answers have it, or an answer with a list of them, or a proof of a balance.
 type openingText struct {
-	Seq      *int64          `json:"seq"`
-	Opening  json.RawMessage `json:"opening"`
-	Sealed   json.RawMessage `json:"sealed"`
-	Openings []openingText   `json:"openings"`
+	Seq      *int64           `json:"seq"`
+	Opening  json.RawMessage  `json:"opening"`
+	Sealed   json.RawMessage  `json:"sealed"`
+	Fields   []fieldText      `json:"fields"`
+	Shares   *json.RawMessage `json:"shares"`
+	Openings []openingText    `json:"openings"`
 }
 
-func decodeOpenings(r io.Reader, out openings) error {
+// fieldText is one field as getOpening gives it.
+type fieldText struct {
+	Name  string            `json:"name"`
+	Text  *string           `json:"text"`
+	Bytes json.RawMessage   `json:"bytes"`
+	Salt  json.RawMessage   `json:"salt"`
+	Index int64             `json:"index"`
+	Path  []json.RawMessage `json:"path"`
+}
+
+func (g *given) decode(r io.Reader) error {
 	dec := json.NewDecoder(r)
 	for {
-		var o openingText
-		err := dec.Decode(&o)
+		var raw json.RawMessage
+		err := dec.Decode(&raw)
 		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		var o openingText
+		if err == nil {
+			err = json.Unmarshal(raw, &o)
 		}
 		if err != nil {
 			return err
 		}
-		if err := out.take(o, true); err != nil {
+		if o.Shares != nil {
+			var p ledger.BalanceProofView
+			if err := json.Unmarshal(raw, &p); err != nil {
+				return err
+			}
+			g.proofs = append(g.proofs, p)
+			continue
+		}
+		if err := g.take(o, true); err != nil {
 			return err
 		}
 	}
 }
 
-func (out openings) take(o openingText, lists bool) error {
+func (g *given) take(o openingText, lists bool) error {
 	if o.Seq == nil {
 		if !lists || o.Openings == nil {
 			return errors.New("an opening without its seq")
 		}
 		for _, one := range o.Openings {
-			if err := out.take(one, false); err != nil {
+			if err := g.take(one, false); err != nil {
 				return err
 			}
 		}
+		return nil
+	}
+	seq := *o.Seq
+	_, whole := g.whole[seq]
+	_, parts := g.fields[seq]
+	if whole || parts || seq < 0 {
+		return fmt.Errorf("opening of entry %d is there twice, or of none", seq)
+	}
+	for _, f := range o.Fields {
+		field, err := f.opening()
+		if err != nil {
+			return fmt.Errorf("opening of entry %d: %w", seq, err)
+		}
+		g.fields[seq] = append(g.fields[seq], field)
+	}
+	if o.Fields != nil {
 		return nil
 	}
 	raw := o.Opening
@@ -88,13 +134,31 @@ func (out openings) take(o openingText, lists bool) error {
 	}
 	bytes, err := bytesIn(raw)
 	if err != nil {
-		return fmt.Errorf("opening of entry %d: %w", *o.Seq, err)
+		return fmt.Errorf("opening of entry %d: %w", seq, err)
 	}
-	if _, twice := out[*o.Seq]; twice || *o.Seq < 0 {
-		return fmt.Errorf("opening of entry %d is there twice, or of none", *o.Seq)
-	}
-	out[*o.Seq] = bytes
+	g.whole[seq] = bytes
 	return nil
+}
+
+func (f *fieldText) opening() (*entry.FieldOpening, error) {
+	salt, err := bytesIn(f.Salt)
+	if err != nil {
+		return nil, err
+	}
+	out := &entry.FieldOpening{Field: entry.Field{Name: f.Name, Salt: salt}, Index: f.Index}
+	if f.Text != nil {
+		out.Field.Value = *f.Text
+	} else if out.Field.Value, err = bytesIn(f.Bytes); err != nil {
+		return nil, err
+	}
+	for _, raw := range f.Path {
+		step, err := bytesIn(raw)
+		if err != nil {
+			return nil, err
+		}
+		out.Path = append(out.Path, step)
+	}
+	return out, nil
 }
 
 // bytesIn reads base64, as a text or as the network writes bytes; nothing or null is none.
@@ -127,7 +191,7 @@ func (v *verifier) add(a *audit.Auditor, seq int64, leaf []byte) {
 		_ = a.Add(seq, leaf) // kept as a finding
 		return
 	}
-	opening, known := v.all[seq]
+	opening, known := v.all.whole[seq]
 	_ = a.AddSealed(seq, leaf, opening, known && opening == nil) // kept as a finding
 }
 
@@ -147,45 +211,4 @@ func (v *verifier) opened(log *verifiedLog) {
 		v.report.reached(levelResident)
 		v.ownEntries(log)
 	}
-}
-
-// ownEntries opens what a resident was given: each is sealed in the log as it says, and all are of one account.
-func (v *verifier) ownEntries(log *verifiedLog) {
-	var mine entry.Account
-	credits := map[string]int64{}
-	n := 0
-	for _, seq := range slices.Sorted(maps.Keys(v.own)) {
-		if seq >= log.checkpoint.Size || log.entries[seq] == nil {
-			v.report.fail(checkOpenings, seq, "", "an opening of an entry that cannot be had")
-			continue
-		}
-		e := *log.entries[seq]
-		o, err := entry.DecodeOpening(v.own[seq])
-		if err == nil {
-			err = e.Unseal(o)
-		}
-		if err != nil {
-			v.report.fail(checkOpenings, seq, "", "%v", err)
-			continue
-		}
-		n++
-		switch {
-		case e.Sealed.Account == entry.Account{}:
-		case mine == entry.Account{}:
-			mine = e.Sealed.Account
-		case mine != e.Sealed.Account:
-			v.report.fail(checkOpenings, seq, "", "it is of another account than the entries before it")
-		}
-		switch e.Kind {
-		case entry.KindMint:
-			credits[e.Book] += e.Amount
-		case entry.KindBurn, entry.KindCapture:
-			credits[e.Book] -= e.Amount
-		}
-	}
-	detail := "entries of one account"
-	for _, book := range slices.Sorted(maps.Keys(credits)) {
-		detail = join(detail, fmt.Sprintf("%s: %d earned less redeemed", book, credits[book]))
-	}
-	v.report.looked(checkOpenings, n, detail)
 }

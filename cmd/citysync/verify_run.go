@@ -30,8 +30,8 @@ type verifier struct {
 	patience int // how often receipts that are not there yet are looked for again
 	clock    clock.Clock
 
-	own    openings // a resident's
-	all    openings // everybody's
+	own    *given   // a resident's
+	all    *given   // everybody's
 	views  [][]byte // signed checkpoints from elsewhere
 	newest []byte   // the signed checkpoint that the log is read by
 	city   *verifiedCity

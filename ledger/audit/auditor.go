@@ -56,7 +56,6 @@ type Auditor struct {
 	spends  map[int64]*spend // burns, holds and captures by seq
 	pauses  map[pauseKey]*pause
 	stopped map[decided]bool
-	digest  string // day of the last stateDigest
 	keys    keyring
 
 	private *private // nil: the openings are not at hand

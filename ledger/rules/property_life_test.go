@@ -214,20 +214,15 @@ func (m *machine) correct(i int) {
 		v.Outcome, v.Minutes = entry.OutcomePartial, int64(1+m.pick("minutes", 120))
 		v.Credits = min(map[int64]int64{1: 8, 2: 12}[c.terms.Entry.Tier]*v.Minutes/60, c.terms.Credits)
 	}
-	has := m.balance(c.person)
-	if m.life[c.person].forgotten {
-		has = 0
-	}
 	if !m.try(v) {
 		return
 	}
 	require.Equal(m.t, "minted", c.state)
 	less := c.worth - v.Credits
 	require.Positive(m.t, less)
+	has := m.balance(c.person) // after what expired with the months that it closed
 	if m.life[c.person].forgotten {
 		has = 0
-	} else {
-		has = m.balance(c.person) // after what expired with the months that it closed
 	}
 	taken := min(less, has)
 	c.worth -= less

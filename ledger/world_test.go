@@ -55,12 +55,12 @@ type world struct {
 
 	nextKey string        // the key that the log is to change to
 	signer  signer.Signer // in place of them
-	reg    *prometheus.Registry
-	l      *Ledger
-	stop   func()
-	fenced bool // the sequencer is expected to fail
-	seq    int64
-	keys   int
+	reg     *prometheus.Registry
+	l       *Ledger
+	stop    func()
+	fenced  bool // the sequencer is expected to fail
+	seq     int64
+	keys    int
 
 	city, ledger *actor
 }

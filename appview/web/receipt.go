@@ -1,7 +1,6 @@
 package web
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"rsc.io/qr"
@@ -19,9 +17,6 @@ import (
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/tlog"
 )
-
-// maxQR is how many bytes of a proof file one code takes: 2,953 fit the largest at the lowest level of repair.
-const maxQR = 2900
 
 // hasReceipt says whether an entry is something that a person may hold on paper.
 func hasReceipt(e *entry.Entry) bool {
@@ -38,7 +33,8 @@ type receiptPage struct {
 	Facts      []fact
 	Referring  []query.SeqKind
 	LeafHash   string
-	QR         template.HTML // "" where the proof does not fit
+	QR         template.HTML // "" where no proof fits
+	Holds      string        // key of the phrase that says what the code holds
 	ProofSize  int
 	Origin     string
 }
@@ -65,9 +61,12 @@ func (p *Pages) receipt(ctx context.Context, r *http.Request, l layout) (any, er
 	if err != nil {
 		return nil, err
 	}
-	file := proof.Encode()
-	page.ProofSize = len(file)
-	if len(file) <= maxQR {
+	page.ProofSize = len(proof.Encode())
+	file, holds, err := p.forCode(ctx, proof, page.Origin)
+	if err != nil {
+		return nil, fmt.Errorf("receipt %d: %w", e.Seq, err)
+	}
+	if page.Holds = holds; holds != "" {
 		code, err := qr.Encode(string(file), qr.L)
 		if err != nil {
 			return nil, fmt.Errorf("receipt %d: %w", e.Seq, err)
@@ -75,32 +74,6 @@ func (p *Pages) receipt(ctx context.Context, r *http.Request, l layout) (any, er
 		page.QR = drawn(code, l.T("qrAlt"))
 	}
 	return page, nil
-}
-
-// quiet is the white border that readers of QR codes need, in modules.
-const quiet = 4
-
-// drawn is the code as one SVG path: each run of dark modules a rectangle. It is black on white on every screen, since readers need that.
-func drawn(code *qr.Code, alt string) template.HTML {
-	var path strings.Builder
-	for y := range code.Size {
-		for x := 0; x < code.Size; {
-			if !code.Black(x, y) {
-				x++
-				continue
-			}
-			from := x
-			for x < code.Size && code.Black(x, y) {
-				x++
-			}
-			fmt.Fprintf(&path, "M%d %dh%dv1h-%dz", from+quiet, y+quiet, x-from, x-from)
-		}
-	}
-	side := code.Size + 2*quiet
-	var out bytes.Buffer
-	fmt.Fprintf(&out, `<svg class="qr" role="img" aria-label="%s" viewBox="0 0 %d %d" shape-rendering="crispEdges"><rect width="%d" height="%d" fill="#fff"/><path fill="#000" d="%s"/></svg>`,
-		template.HTMLEscapeString(alt), side, side, side, side, &path)
-	return template.HTML(out.String()) // numbers of ours, and an escaped phrase
 }
 
 // proof serves the proof file of a receipt.

@@ -4,12 +4,14 @@ import (
 	"encoding/hex"
 	"encoding/xml"
 	"fmt"
+	"html"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"rsc.io/qr/coding"
@@ -80,6 +82,34 @@ func TestProofThatIsTooLargeForACodeIsSaidAndLinked(t *testing.T) {
 	require.NoError(t, err)
 	_, err = file.Verify(nil, told.VKey)
 	require.NoError(t, err)
+}
+
+func TestCodeOfALargeProofHoldsWhatFits(t *testing.T) {
+	t.Parallel()
+	orgs := []syntax.DID{}
+	for i := range 12 {
+		orgs = append(orgs, syntax.DID(fmt.Sprintf("did:plc:%024d", i)))
+	}
+	for holds, k := range map[string]int{"qrQuorum": 3, "qrCommitted": 12} {
+		t.Run(holds, func(t *testing.T) {
+			t.Parallel()
+			p, told, _ := town(t, func(l *logtest.Town) { l.BindWitnesses(k, orgs...); l.Cosign(12) })
+			policy, err := tlog.ParsePolicy([]byte(told.Policy()))
+			require.NoError(t, err)
+			path := fmt.Sprintf("/receipts/%d", told.Seq["mint"])
+			_, _, raw := get(t, p, path+"/proof")
+			require.Greater(t, len(raw), maxQR)
+			_, _, body := get(t, p, path)
+			assert.True(t, strings.Contains(html.UnescapeString(body), phrase("en", holds)))
+			file, err := tlog.ParseProofFile([]byte(scanned(t, body)))
+			require.NoError(t, err)
+			_, err = file.Verify(nil, told.VKey)
+			require.NoError(t, err)
+			_, err = file.Verify(policy, told.VKey)
+			assert.Equal(t, holds == "qrQuorum", err == nil, "%v", err)
+			assert.Equal(t, map[string]int{"qrQuorum": 4, "qrCommitted": 1}[holds], strings.Count(string(file.Checkpoint), "— "))
+		})
+	}
 }
 
 // scanned reads a page's QR code back as a phone would: the drawing's modules, without mask and interleaving, as the text that they hold.

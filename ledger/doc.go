@@ -20,7 +20,7 @@
 //	L7   Per book and epoch minted + outstanding ≤ cap; per issuer minted + outstanding ≤ allocation.
 //	L8   One claim per account, task and shift, whatever version; one mint per claim; at its frozen terms.
 //	L9   Votes = amount × votesPerCredit of the epoch's parameters; nobody chooses them.
-//	L10  Credits never move between accounts: Σ balances = Σ mint − Σ burn, and no balance is negative.
+//	L10  Credits never move between accounts: Σ balances = Σ mint − Σ burn − Σ expire, and no balance is negative.
 //	L11  A code is used once, before its time is up; check and burn are one act.
 //	L12  No DID of a resident, no account and no time of a person's act stands in a leaf; the sealed part is committed to
 //	     with fresh salts, and deleting the opening forgets it.

@@ -55,6 +55,7 @@ func TestEpochClosesByItselfAndIsReported(t *testing.T) {
 	require.Len(t, closed.EpochClose.Months, 3)
 	assert.Nil(t, closed.EpochClose.Next, "no epoch is planned after it")
 	assert.False(t, closed.EpochClose.Measured)
+	c.sweep()
 	size := c.l.seq.log.size()
 	c.sweep()
 	require.Equal(t, size, c.l.seq.log.size(), "nothing is closed twice")

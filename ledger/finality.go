@@ -77,7 +77,7 @@ func (t *turn) digestState(ctx context.Context) (int, error) {
 
 // keepSeeds is how many of the last digests keep their seed. The newest serves proofs; the others let a validator that fell behind
 // re-execute the roots.
-const keepSeeds = 35
+const keepSeeds = 8
 
 // forgetSeeds destroys the seeds of old digests: a path under their roots could be joined to a person by whoever has one.
 func (t *turn) forgetSeeds(ctx context.Context) (int, error) {
@@ -101,16 +101,8 @@ func (t *turn) closeEpochs(ctx context.Context) (int, error) {
 		if size, bound := t.finality(); bound && size <= t.b.state.ClosedAt(cmd.Book) {
 			continue
 		}
-		entries, err := t.decide(ctx, cmd)
-		if err != nil {
+		if _, err := t.decide(ctx, cmd); err != nil {
 			return 0, fmt.Errorf("close epoch %s of %s: %w", cmd.Epoch, cmd.Book, ours(err))
-		}
-		for _, e := range entries {
-			if e.Kind == entry.KindEpochClose {
-				if err := t.report(ctx, e); err != nil {
-					return 0, err
-				}
-			}
 		}
 	}
 	return 0, nil

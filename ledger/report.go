@@ -15,7 +15,39 @@ import (
 	"city-sync.org/citysync/lexicons/citysync"
 )
 
-// report fixes the words of an epoch's report in the transaction that closes it.
+// writeReports fixes the words of the reports of epochs that were closed before this batch, and have none: a crash before one is
+// published repeats the same words.
+func (t *turn) writeReports(ctx context.Context) (int, error) {
+	closed := t.b.state.ClosedEpochs()
+	if len(closed) == 0 {
+		return 0, nil
+	}
+	seqs := make([]int64, len(closed))
+	for i, c := range closed {
+		seqs[i] = c.Seq
+	}
+	const missing = `select leaf from entry where seq = any($1) and not exists (select from epoch_report r where r.seq = entry.seq) order by seq`
+	rows, err := t.b.tx.Query(ctx, missing, seqs)
+	if err != nil {
+		return 0, fmt.Errorf("reports to write: %w", err)
+	}
+	leaves, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	if err != nil {
+		return 0, fmt.Errorf("reports to write: %w", err)
+	}
+	for _, leaf := range leaves {
+		e, err := entry.Decode(leaf)
+		if err != nil {
+			return 0, broken("closing of an epoch: %w", err)
+		}
+		if err := t.report(ctx, e); err != nil {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+// report writes one.
 func (t *turn) report(ctx context.Context, e *entry.Entry) error {
 	open, seq, _, ok := t.b.state.Opening(e.Book, e.Epoch)
 	if !ok {

@@ -1,4 +1,4 @@
--- What an epoch came to, fixed in the transaction that closed it: a crash before it is published repeats the same words.
+-- What an epoch came to, fixed when it has closed: a crash before it is published repeats the same words.
 create table epoch_report (
   seq    bigint primary key references entry (seq) deferrable initially deferred, -- of the closing
   opened bigint not null references entry (seq) deferrable initially deferred,

@@ -47,6 +47,25 @@ func (s *State) EpochsToClose(now time.Time) []CloseEpoch {
 	return list
 }
 
+// ClosedEpoch is an epoch of a book that was closed, and the seq of that.
+type ClosedEpoch struct {
+	Book, Epoch string
+	Seq         int64
+}
+
+// ClosedEpochs gives the epochs that were closed, by book and start.
+func (s *State) ClosedEpochs() []ClosedEpoch {
+	var list []ClosedEpoch
+	for _, name := range sortedKeys(s.books) {
+		for _, ep := range s.epochsOf(name) {
+			if ep.closed {
+				list = append(list, ClosedEpoch{Book: name, Epoch: ep.epoch, Seq: ep.closedAt})
+			}
+		}
+	}
+	return list
+}
+
 // ClosedAt gives the seq of the last closing of a month of the book, 0 where there was none.
 func (s *State) ClosedAt(book string) int64 {
 	if b := s.books[book]; b != nil {
@@ -69,7 +88,8 @@ func (s *State) result(ep *epoch) *entry.EpochClose {
 		rates = startRates(ep.params.CapPolicy)
 	}
 	c.R, c.Delta, c.Measured = rates.R, rates.Delta, measured
-	for _, plan := range s.plansAfter(ep.book, ep.to) {
+	if plans := s.plansAfter(ep.book, ep.to); len(plans) > 0 {
+		plan := plans[0]
 		p := s.paramsFor(plan.Key)
 		if !measured {
 			rates = startRates(p.CapPolicy)
@@ -79,7 +99,6 @@ func (s *State) result(ep *epoch) *entry.EpochClose {
 			Epoch: plan.Key, Phase: plan.Phase, Capacity: ep.open.Capacity, ShareBound: next.ShareBound, BackBound: next.BacklogBound,
 			Cap: next.Cap, BoundBy: next.BoundBy,
 		}
-		break
 	}
 	return c
 }
@@ -127,6 +146,6 @@ func (s *State) applyEpochClose(e *entry.Entry) error {
 	if want := s.result(ep); !reflect.DeepEqual(want, e.EpochClose) {
 		return broken("epoch %s closes as %+v, computed %+v", e.Epoch, *e.EpochClose, *want)
 	}
-	ep.closed = true
+	ep.closed, ep.closedAt = true, e.Seq
 	return nil
 }

@@ -23,6 +23,7 @@ type epoch struct {
 	issuers  map[syntax.DID]*issuer
 	past     []pastMonth // months that were closed
 	closed   bool
+	closedAt int64 // seq of that
 	sums
 }
 

@@ -20,12 +20,10 @@ type years struct {
 	*rulestest.Town
 	forgotten map[entry.Account]bool
 
-	people  map[int]*modelPerson
-	stock   rules.Stock // as the model has it
-	flow    rules.Flow
-	epoch   int
-	dormant int // closings seen
-	tasks   int
+	people map[int]*modelPerson
+	stock  rules.Stock // as the model has it
+	flow   rules.Flow
+	tasks  int
 }
 
 type modelPerson struct {

@@ -40,7 +40,7 @@ const (
 
 	ModeOverIssuance        = "over-issuance"
 	ModeUnderIssuance       = "under-issuance"
-	ModeCredentialExclusion = "credential-exclusion"
+	ModeCredentialExclusion = "credential-exclusion" //nolint:gosec // no credential: the name of a failure mode
 	ModeSaturation          = "saturation"
 
 	ResponseLowerPrices      = "lower-prices"

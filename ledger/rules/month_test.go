@@ -236,3 +236,38 @@ func TestForgedMonthsStopTheReplay(t *testing.T) {
 		return next
 	})
 }
+
+// A log that began under the first rules, which knew no months, goes on under these: what it did until then is the first month's.
+func TestALogOfTheFirstRulesGoesOn(t *testing.T) {
+	t.Parallel()
+	w := yearTown(t, 12)
+	w.Earn(0, 1)
+	s := rules.NewState(w.State.Location())
+	for seq, leaf := range w.Leaves {
+		e, err := entry.Decode(leaf)
+		require.NoError(t, err)
+		if raw := w.Openings[int64(seq)]; raw != nil {
+			rulestest.Unseal(t, e, raw)
+		}
+		if seq == 0 {
+			e.RulesVersion.Version = 1
+		}
+		require.NoError(t, rules.Apply(s, *e))
+	}
+	require.EqualValues(t, 1, s.RulesVersion())
+	now := w.At("2027-02-03 09:00")
+	next, err := rules.Decide(s, rules.RulesVersion{Now: now, Version: rules.Version})
+	require.NoError(t, err)
+	require.NoError(t, rules.Apply(s, next[0]))
+	again, err := rules.Decide(s, rules.RulesVersion{Now: now, Version: rules.Version})
+	require.NoError(t, err)
+	require.Empty(t, again)
+	next[0].RulesVersion.Version = 1
+	next[0].Seq = s.Size()
+	require.ErrorIs(t, rules.Apply(s, next[0]), rules.ErrBroken, "there is no way back")
+	closing, err := rules.Decide(s, rules.CloseMonths{Now: now})
+	require.NoError(t, err)
+	require.Equal(t, []entry.Kind{entry.KindDormant}, kinds(closing))
+	assert.EqualValues(t, 16, closing[0].Dormant.Issued)
+	require.NoError(t, rules.Apply(s, closing[0]))
+}

@@ -275,10 +275,12 @@ func (s *store) forgetAgain(ctx context.Context, erased []int64) (people int, er
 		if _, err := tx.Exec(ctx, `update opening set sealed = null where seq = any($1)`, erased); err != nil {
 			return err
 		}
-		for _, table := range []string{"account_link", "balance", "account_entry", "code"} {
-			if _, err := tx.Exec(ctx, `delete from `+pgx.Identifier{table}.Sanitize()+` where account = any($1)`, accounts); err != nil {
-				return err
-			}
+		var all statements
+		for _, a := range accounts {
+			forgotten{account: entry.Account(a)}.write(&all)
+		}
+		if err := all.send(ctx, tx); err != nil {
+			return err
 		}
 		return nil
 	})

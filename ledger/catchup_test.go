@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"io/fs"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -183,29 +185,34 @@ func TestRestoredLedgerCatchesUpFromAMirrorWhereNothingIsSealed(t *testing.T) {
 	require.Equal(t, digest, late.l.seq.state.Digest())
 }
 
-// A backup still has the openings of people who asked to be forgotten after it was made.
+// A backup still has what is sealed about people who asked to be forgotten after it was made.
 func TestCatchingUpForgetsAgain(t *testing.T) { // L12
 	t.Parallel()
 	c, older := grown(t)
+	account, ok := c.l.seq.state.AccountOf(c.rich.did)
+	require.True(t, ok)
+	require.Equal(t, "erased", c.erase(c.rich).str("status"))
+	c.publish(c.pds)
+	folder, keys, digest, before := c.copied(true), []string{c.l.VerifierKey()}, c.l.seq.state.Digest(), c.world.pool
 	c.stop()
 	late := c.restored(older)
-	var account []byte
-	require.NoError(t, late.world.pool.QueryRow(c.ctx, `select account from account_link limit 1`).Scan(&account))
-	rows, err := late.world.pool.Query(c.ctx, `select seq from account_entry where account = $1`, account)
-	require.NoError(t, err)
-	seqs, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	require.NoError(t, err)
-	require.NotEmpty(t, seqs)
-
-	people, err := (&store{pool: late.role()}).forgetAgain(c.ctx, seqs)
-	require.NoError(t, err)
-	require.Equal(t, 1, people)
-	for _, table := range []string{"account_link", "balance", "account_entry"} {
-		var n int
-		require.NoError(t, late.world.pool.QueryRow(c.ctx, `select count(*) from `+table+` where account = $1`, account).Scan(&n))
-		require.Zero(t, n, table)
+	did := func(pool *pgxpool.Pool) (n int) {
+		require.NoError(t, pool.QueryRow(c.ctx, `select count(*) from account_link where did = $1`, c.rich.did.String()).Scan(&n))
+		return n
 	}
-	var left int
-	require.NoError(t, late.world.pool.QueryRow(c.ctx, `select count(*) from opening where seq = any($1) and sealed is not null`, seqs).Scan(&left))
-	require.Zero(t, left)
+	require.Equal(t, 1, did(late.world.pool), "the backup knows the person")
+
+	got, err := CatchUp(c.ctx, late.role(), FolderCopy(folder), keys)
+	require.NoError(t, err)
+	require.Contains(t, got.Lost[len(got.Lost)-1], "1 people asked to be forgotten")
+	require.Zero(t, did(late.world.pool))
+	was, is := contents(t, before), contents(t, late.world.pool)
+	for _, table := range []string{"entry", "node", "opening", "account", "account_link", "account_entry", "balance", "cap_guard", "allocation_guard"} {
+		assert.Equal(t, was[table], is[table], table)
+	}
+	for table, rows := range is {
+		assert.NotContains(t, rows, hex.EncodeToString(account[:]), table)
+	}
+	late.start()
+	require.Equal(t, digest, late.l.seq.state.Digest())
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/rules"
 	"city-sync.org/citysync/ledger/tlog"
@@ -72,6 +73,7 @@ func (t *turn) digestState(ctx context.Context) (int, error) {
 	if _, err := t.decide(ctx, rules.Digest{Now: t.b.now, Seed: seed}); err != nil {
 		return 0, fmt.Errorf("state digest: %w", ours(err))
 	}
+	crash.Point("ledger/digest/made")
 	return 0, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/rules"
@@ -134,6 +135,7 @@ func (l *Ledger) eraseAccount(c *xrpc.Call) (any, error) {
 		if err := t.forget(ctx, resident); err != nil {
 			return nil, err
 		}
+		crash.Point("ledger/erase/made")
 		return map[string]any{"status": "erased"}, t.wakeAll(ctx)
 	})
 }

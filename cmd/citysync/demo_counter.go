@@ -135,7 +135,30 @@ func (d *demo) captured(ctx context.Context, r *resident, o *openOffering) (map[
 	if got.Status != "redeemed" || got.Amount != held.Price {
 		return nil, fmt.Errorf("the till was told %s and %d", got.Status, got.Amount)
 	}
-	return map[string]any{"hold": held.Hold, "entry": got.Seq}, nil
+	return map[string]any{"hold": held.Hold, "entry": got.Seq}, d.giveBack(ctx, r, o)
+}
+
+// giveBack: the till does not honor a second hold, and what was put aside is free again.
+func (d *demo) giveBack(ctx context.Context, r *resident, o *openOffering) error {
+	var held struct{ Hold int64 }
+	err := d.ledger.procedure(ctx, d.ledger.as(r.session), "org.city-sync.ledger.createHold", map[string]any{
+		"offering": o.ref, "units": 1, "till": o.till.id, "until": time.Now().In(d.loc).Format(time.DateOnly), "noneOfFreeForApplies": true,
+		"idempotencyKey": d.idempotencyKey("second hold", r.DID.String()),
+	}, &held)
+	if named(err, "InsufficientBalance", "UnitsExhausted", "PersonLimit") {
+		return nil // there is not enough for two
+	}
+	if err != nil {
+		return err
+	}
+	var got struct{ Status string }
+	if err := d.says(ctx, o.till, "endHold", map[string]any{"hold": held.Hold}, &got); err != nil {
+		return err
+	}
+	if got.Status != "ended" {
+		return fmt.Errorf("the till was told that the hold is %s", got.Status)
+	}
+	return nil
 }
 
 // vouched: the phone burns for this till first, and shows what the ledger signed.

@@ -149,7 +149,17 @@ func (d *demo) leaf(ctx context.Context, seq int64) (*entry.Entry, error) {
 	return entry.Decode(list[seq%tlog.TileWidth])
 }
 
+// fetch reads a public file, from a service that may be away for a while.
 func (d *demo) fetch(ctx context.Context, address string) ([]byte, error) {
+	for since := time.Now(); ; {
+		raw, err := d.fetchOnce(ctx, address)
+		if err == nil || time.Since(since) > cityAway || pause(ctx, awayPause) != nil {
+			return raw, err
+		}
+	}
+}
+
+func (d *demo) fetchOnce(ctx context.Context, address string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -211,7 +221,7 @@ func (d *demo) showReceipt(ctx context.Context) error {
 	defer cancel()
 	var file []byte
 	for {
-		if file, err = d.fetch(ctx, fmt.Sprintf("%s/receipts/%d/proof", d.ready.Web, seq)); err == nil {
+		if file, err = d.fetchOnce(ctx, fmt.Sprintf("%s/receipts/%d/proof", d.ready.Web, seq)); err == nil {
 			break
 		}
 		if pause(ctx, 5*decidePoll) != nil {

@@ -50,6 +50,11 @@ var labels = []string{
 	"ledger/hold/made",
 	"ledger/hold/captured",
 	"ledger/card/made",
+	"ledger/erase/made",
+	"ledger/digest/made",
+	"ledger/cosign/before-keep",
+	"ledger/cosign/after-keep",
+	"ledger/report/after-write",
 }
 
 // Labels lists the points.

@@ -84,12 +84,12 @@ func run(t *testing.T, dir, name string, args ...string) {
 	require.NoError(t, err, "%s %v:\n%s", name, args, out)
 }
 
-// freePorts finds a base with five free ports in a row.
+// freePorts finds a base with nine free ports in a row.
 func freePorts(t *testing.T) int {
 	t.Helper()
 	for base := 21000; base < 60000; base += 10 {
 		free := true
-		for p := base; p < base+5 && free; p++ {
+		for p := base; p < base+9 && free; p++ {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 			if free = err == nil; free {
 				_ = l.Close()
@@ -99,7 +99,7 @@ func freePorts(t *testing.T) int {
 			return base
 		}
 	}
-	require.FailNow(t, "no five free ports in a row")
+	require.FailNow(t, "no nine free ports in a row")
 	return 0
 }
 

@@ -348,12 +348,12 @@ func output(t *testing.T, dir, name string, args ...string) string {
 	return string(out)
 }
 
-// freePorts finds a base with five free ports in a row. A city at rest must find them free again, so another run begins elsewhere.
+// freePorts finds a base with nine free ports in a row. A city at rest must find them free again, so another run begins elsewhere.
 func freePorts(t *testing.T) int {
 	t.Helper()
 	for base := 23000 + os.Getpid()%800*10; base < 60000; base += 10 {
 		free := true
-		for p := base; p < base+5 && free; p++ {
+		for p := base; p < base+9 && free; p++ {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 			if free = err == nil; free {
 				_ = l.Close()
@@ -363,6 +363,6 @@ func freePorts(t *testing.T) int {
 			return base
 		}
 	}
-	require.FailNow(t, "no five free ports in a row")
+	require.FailNow(t, "no nine free ports in a row")
 	return 0
 }

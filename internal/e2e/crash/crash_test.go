@@ -26,7 +26,11 @@ import (
 // Points that a process comes to many times a second, and those that it comes to every ten; at the others it dies at one of the first times.
 var (
 	often  = []string{"pds/write/", "appview/event/", "ledger/intake/", "ledger/sequencer/"}
-	seldom = []string{"ledger/checkpoint/kept", "ledger/checkpoint/after-write"}
+	seldom = []string{
+		"ledger/checkpoint/kept", "ledger/checkpoint/after-write", "ledger/erase/", "ledger/hold/", "ledger/voucher/", "ledger/card/", "ledger/code/returned",
+	}
+	// An epoch closes after its months: no city of a test lives so long. The ledger's own tests start again there.
+	never = []string{"ledger/report/"}
 )
 
 const anyMoment = "kill -9"
@@ -45,6 +49,9 @@ func rounds(t *testing.T) []string {
 	var out []string
 	for _, label := range crash.Labels() {
 		begins := func(step string) bool { return strings.HasPrefix(label, step) }
+		if slices.ContainsFunc(never, begins) {
+			continue
+		}
 		most := 3
 		switch {
 		case slices.ContainsFunc(often, begins):
@@ -190,18 +197,18 @@ func survive(t *testing.T, open opener, bin, dir, data, ready string, rounds []s
 	w.check(t, read)
 	assert.Empty(t, read.wrong, "the order of the firehose")
 
-	var mints, burns int
+	var mints, burns, receipts int
 	var tills map[string][]int64
 	require.NoError(t, eventually(t.Context(), func(context.Context) error {
-		mints, burns, tills = log.check(t)
-		if n := published(t, told.PDS, told.LedgerDID, lexicons.LedgerReceipt); n != mints+burns {
-			return fmt.Errorf("%d receipts of %d mints and %d burns", n, mints, burns)
+		mints, burns, receipts, tills = log.check(t)
+		if n := published(t, told.PDS, told.LedgerDID, lexicons.LedgerReceipt); n != receipts {
+			return fmt.Errorf("%d receipts of %d entries that make one", n, receipts)
 		}
 		return nil
 	}))
 	counter.check(t, tills)
-	t.Logf("%d checkpoints were served, all of one log; %d mints and %d burns, each with its one receipt; %d records and %d tills acknowledged",
-		len(log.roots), mints, burns, len(w.acked), len(counter.bound))
+	t.Logf("%d checkpoints were served, all of one log; %d mints and %d burns, and %d receipts, one each; %d records and %d tills acknowledged",
+		len(log.roots), mints, burns, receipts, len(w.acked), len(counter.bound))
 	t.Logf("%s", output(t, dir, bin, "verify", told.Web))
 	if c.postgres != nil {
 		c.rebuildAppView(t, read, log)

@@ -71,7 +71,7 @@ func (w *watcher) run(ctx context.Context) error {
 }
 
 // check holds the whole log as it is now against all that was served, and looks for anything done twice.
-func (w *watcher) check(t *testing.T) (mints, burns int, tills map[string][]int64) {
+func (w *watcher) check(t *testing.T) (mints, burns, receipts int, tills map[string][]int64) {
 	t.Helper()
 	status, raw, err := get(t.Context(), w.ledger+"/checkpoint")
 	require.NoError(t, err)
@@ -92,6 +92,9 @@ func (w *watcher) check(t *testing.T) (mints, burns int, tills map[string][]int6
 			require.NoError(t, tree.Append(leaf))
 			e, err := entry.Decode(leaf)
 			require.NoError(t, err)
+			if e.Kind.Receipt() != "" {
+				receipts++
+			}
 			switch e.Kind {
 			case entry.KindBind:
 				if e.Bind.What == entry.BindTill {
@@ -109,7 +112,7 @@ func (w *watcher) check(t *testing.T) (mints, burns int, tills map[string][]int6
 					}
 					causes[c.URI] = e.Seq
 				}
-			case entry.KindBurn:
+			case entry.KindBurn, entry.KindCapture:
 				burns++
 			}
 		}
@@ -123,7 +126,7 @@ func (w *watcher) check(t *testing.T) (mints, burns int, tills map[string][]int6
 		require.NoError(t, err)
 		assert.NoError(t, tlog.CheckConsistency(proof, head.Size, head.Root, size, root), "the checkpoint of size %d that was served", size)
 	}
-	return mints, burns, tills
+	return mints, burns, receipts, tills
 }
 
 // published counts a collection of the ledger's own repository.

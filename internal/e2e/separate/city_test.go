@@ -175,12 +175,12 @@ func (c *city) socket(t *testing.T) string {
 	return strings.TrimSpace(string(raw))
 }
 
-// freePorts finds a base with six free ports in a row.
+// freePorts finds a base with nine free ports in a row.
 func freePorts(t *testing.T) int {
 	t.Helper()
 	for base := 22000; base < 32000; base += 10 {
 		free := true
-		for p := base; p < base+6 && free; p++ {
+		for p := base; p < base+9 && free; p++ {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 			if free = err == nil; free {
 				_ = l.Close()
@@ -190,6 +190,6 @@ func freePorts(t *testing.T) int {
 			return base
 		}
 	}
-	require.FailNow(t, "no six free ports in a row")
+	require.FailNow(t, "no nine free ports in a row")
 	return 0
 }

@@ -28,7 +28,7 @@ func writeGuards(all *statements, b *batch) error {
 type guards struct {
 	all          *statements
 	now          time.Time
-	accounts     [][]byte
+	accounts     many
 	seqs         []int64
 	issued, caps map[allotment]int64
 	balances     map[holding]moved
@@ -109,7 +109,7 @@ func (g *guards) flushBalances() {
 }
 
 type columns struct {
-	accounts              [][]byte
+	accounts              many
 	books                 []string
 	credits, votes, aside []int64
 }

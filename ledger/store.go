@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"city-sync.org/citysync/ledger/tlog"
@@ -202,11 +203,15 @@ func moveHead(all *statements, term, from, to int64, root tlog.Hash) {
 	all.add("move the head", 1, move, term, from, to, root[:])
 }
 
+// writeLog puts entries, openings and nodes in by one statement: what it costs a server to begin one is most of a small batch.
 func writeLog(all *statements, b *batch, size int64, nodes []tlog.Hash) {
+	const write = `with openings as (insert into opening (seq, sealed) select * from unnest($5::bigint[], $6::bytea[])),
+		nodes as (insert into node (idx, hash) select * from unnest($7::bigint[], $8::bytea[]))
+		insert into entry (seq, kind, leaf, hash) select * from unnest($1::bigint[], $2::text[], $3::bytea[], $4::bytea[])`
 	n := len(b.entries)
 	var sealed []int64
-	var openings [][]byte
-	seqs, kinds, leaves, hashes := make([]int64, n), make([]string, n), make([][]byte, n), make([][]byte, n)
+	var openings many
+	seqs, kinds, leaves, hashes := make([]int64, n), make([]string, n), make(many, n), make(many, n)
 	for i := range b.entries {
 		e := &b.entries[i]
 		seqs[i], kinds[i], leaves[i], hashes[i] = e.entry.Seq, string(e.entry.Kind), e.leaf, e.hash[:]
@@ -215,15 +220,12 @@ func writeLog(all *statements, b *batch, size int64, nodes []tlog.Hash) {
 		}
 	}
 	first := tlog.NodeCount(size)
-	indexes, grown := make([]int64, len(nodes)), make([][]byte, len(nodes))
+	indexes, grown := make([]int64, len(nodes)), make(many, len(nodes))
 	for i := range nodes {
 		indexes[i], grown[i] = first+int64(i), nodes[i][:]
 	}
-	all.add("write entries", int64(n), `insert into entry (seq, kind, leaf, hash)
-		select * from unnest($1::bigint[], $2::text[], $3::bytea[], $4::bytea[])`, seqs, kinds, leaves, hashes)
-	all.add("write nodes", int64(len(nodes)), `insert into node (idx, hash) select * from unnest($1::bigint[], $2::bytea[])`, indexes, grown)
-	if len(sealed) > 0 {
-		all.add("write openings", int64(len(sealed)), `insert into opening (seq, sealed)
-			select * from unnest($1::bigint[], $2::bytea[])`, sealed, openings)
-	}
+	all.add("write entries", int64(n), write, seqs, kinds, leaves, hashes, sealed, openings, indexes, grown)
 }
+
+// many is a bytea[] that pgx writes without looking at each value's type.
+type many = pgtype.FlatArray[[]byte]

@@ -95,7 +95,7 @@ func TestRestoredLedgerCatchesUpFromAWitnesssFolder(t *testing.T) { // L1, L2
 	require.Equal(t, []int64{behind.Have, behind.World}, []int64{got.From, got.To})
 	require.Len(t, got.Lost, 4, "held claims, codes, answers and a till's label: %v", got.Lost)
 	was, is := contents(t, before), contents(t, c.world.pool)
-	for _, table := range []string{"entry", "node", "opening", "account", "account_link", "account_entry", "balance", "cap_guard", "allocation_guard"} {
+	for _, table := range []string{"entry", "opening", "account", "account_link", "account_entry", "balance", "cap_guard", "allocation_guard"} {
 		assert.Equal(t, was[table], is[table], table)
 	}
 	c.start()

@@ -6,20 +6,19 @@ import (
 	"city-sync.org/citysync/ledger/entry"
 )
 
-// writeGuards repeats in SQL, with CHECKs, what the rules decided in memory: caps, allocations, balances, links. A failure here is
-// never a refusal: the batch ends, and with it the process.
-func writeGuards(all *statements, b *batch) error {
-	g := guards{all: all, now: b.now, issued: map[allotment]int64{}, caps: map[allotment]int64{}, balances: map[holding]moved{}}
+// guardsOf repeats in SQL, with CHECKs, what the rules decided in memory: caps, allocations, balances, links. A failure here is never a
+// refusal: the batch ends, and with it the process.
+func guardsOf(all *statements, b *batch) (*guards, error) {
+	g := &guards{all: all, now: b.now, issued: map[allotment]int64{}, caps: map[allotment]int64{}, balances: map[holding]moved{}}
 	for _, s := range b.entries {
 		if err := g.add(s.entry, s.holder); err != nil {
-			return err
+			return nil, err
 		}
 		for _, h := range s.expired {
 			g.change(h.Account, s.entry.Book, moved{credits: -h.Credits})
 		}
 	}
-	g.flush()
-	return nil
+	return g, nil
 }
 
 // guards are the statements of a batch. What many entries change alike is summed up first: hundreds of updates of one row in one
@@ -28,7 +27,7 @@ func writeGuards(all *statements, b *batch) error {
 type guards struct {
 	all          *statements
 	now          time.Time
-	accounts     many
+	accounts     many // whose the entries seqs are; written with the log
 	seqs         []int64
 	issued, caps map[allotment]int64
 	balances     map[holding]moved
@@ -65,9 +64,6 @@ func (g *guards) change(account entry.Account, book string, by moved) {
 
 // flush queues the sums. Epochs and accounts that open in this batch are queued before.
 func (g *guards) flush() {
-	if len(g.seqs) > 0 {
-		g.exec(int64(len(g.seqs)), `insert into account_entry (account, seq) select * from unnest($1::bytea[], $2::bigint[])`, g.accounts, g.seqs)
-	}
 	for k, n := range g.caps {
 		g.exec(1, `update cap_guard set issued = issued + $3 where book = $1 and epoch = $2`, k.book, k.epoch, n)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"time"
 
@@ -98,17 +99,28 @@ func (s *store) leaves(ctx context.Context, from, n int64) ([][]byte, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[[]byte])
 }
 
+// nodes gives the stored hashes of the tree, in their order. A row has those from its index on.
 func (*store) nodes(ctx context.Context, q querier) ([]tlog.Hash, error) {
-	rows, err := q.Query(ctx, `select hash from node order by idx`)
+	rows, err := q.Query(ctx, `select idx, hash from node order by idx`)
 	if err != nil {
 		return nil, fmt.Errorf("read the tree: %w", err)
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (h tlog.Hash, err error) {
-		var raw []byte
-		err = row.Scan(&raw)
-		copy(h[:], raw)
-		return h, err
+	var nodes []tlog.Hash
+	var first int64
+	var hashes pgtype.DriverBytes
+	_, err = pgx.ForEachRow(rows, []any{&first, &hashes}, func() error {
+		if first != int64(len(nodes)) {
+			return broken("the stored hashes from %d on follow %d", first, len(nodes))
+		}
+		for hash := range slices.Chunk(hashes, tlog.HashSize) {
+			nodes = append(nodes, tlog.Hash(hash))
+		}
+		return nil
 	})
+	if err != nil {
+		return nil, fmt.Errorf("read the tree: %w", err)
+	}
+	return nodes, nil
 }
 
 // commit ends the batch's transaction and reads the head as it then stands. A COMMIT that is not known to have happened is an error.
@@ -173,10 +185,12 @@ func (s *store) writeBatch(ctx context.Context, conn sender, b *batch, term, siz
 		all.add("begin", -1, "begin")
 	}
 	if len(b.entries) > 0 {
-		writeLog(&all, b, size, nodes)
-		if err := writeGuards(&all, b); err != nil {
+		g, err := guardsOf(&all, b)
+		if err != nil {
 			return err
 		}
+		writeLog(&all, b, size, nodes, g)
+		g.flush()
 	}
 	for _, f := range b.forgotten {
 		f.write(&all)
@@ -203,10 +217,12 @@ func moveHead(all *statements, term, from, to int64, root tlog.Hash) {
 	all.add("move the head", 1, move, term, from, to, root[:])
 }
 
-// writeLog puts entries, openings and nodes in by one statement: what it costs a server to begin one is most of a small batch.
-func writeLog(all *statements, b *batch, size int64, nodes []tlog.Hash) {
+// writeLog puts entries, openings, hashes and the lines of accounts in by one statement: what it costs a server to begin one is most of
+// a small batch.
+func writeLog(all *statements, b *batch, size int64, nodes []tlog.Hash, g *guards) {
 	const write = `with openings as (insert into opening (seq, sealed) select * from unnest($5::bigint[], $6::bytea[])),
-		nodes as (insert into node (idx, hash) select * from unnest($7::bigint[], $8::bytea[]))
+		nodes as (insert into node (idx, hash) values ($7, $8)),
+		lines as (insert into account_entry (account, seq) select * from unnest($9::bytea[], $10::bigint[]))
 		insert into entry (seq, kind, leaf, hash) select * from unnest($1::bigint[], $2::text[], $3::bytea[], $4::bytea[])`
 	n := len(b.entries)
 	var sealed []int64
@@ -219,12 +235,11 @@ func writeLog(all *statements, b *batch, size int64, nodes []tlog.Hash) {
 			sealed, openings = append(sealed, e.entry.Seq), append(openings, e.opening)
 		}
 	}
-	first := tlog.NodeCount(size)
-	indexes, grown := make([]int64, len(nodes)), make(many, len(nodes))
+	grown := make([]byte, 0, len(nodes)*tlog.HashSize)
 	for i := range nodes {
-		indexes[i], grown[i] = first+int64(i), nodes[i][:]
+		grown = append(grown, nodes[i][:]...)
 	}
-	all.add("write entries", int64(n), write, seqs, kinds, leaves, hashes, sealed, openings, indexes, grown)
+	all.add("write entries", int64(n), write, seqs, kinds, leaves, hashes, sealed, openings, tlog.NodeCount(size), grown, g.accounts, g.seqs)
 }
 
 // many is a bytea[] that pgx writes without looking at each value's type.

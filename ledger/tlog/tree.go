@@ -9,6 +9,9 @@ import (
 // Hash is a leaf's or a node's hash, as RFC 6962 has it.
 type Hash = tlog.Hash
 
+// HashSize is the bytes of a hash.
+const HashSize = tlog.HashSize
+
 // Nodes reads stored hashes by their index (see tlog.StoredHashIndex).
 type Nodes = tlog.HashReader
 

@@ -72,7 +72,6 @@ var auditPhrases = map[string]words{
 	"noAlarms":                   {"None.", "Ninguna."},
 	"alarmMode":                  {"What it points to", "Qué señala"},
 	"alarmResponse":              {"Agreed response", "Respuesta acordada"},
-	"alarmValue":                 {"Value", "Valor"},
 	"mode.over-issuance":         {"too much is issued", "se emite demasiado"},
 	"mode.under-issuance":        {"too little is issued", "se emite muy poco"},
 	"mode.credential-exclusion":  {"requirements keep people out", "los requisitos dejan fuera a personas"},
@@ -145,6 +144,4 @@ var auditPhrases = map[string]words{
 	"bytes":          {"bytes", "bytes"},
 	"receiptNoOne":   {"This receipt names nobody. Who did the work or redeemed the credits stays sealed.", "Este recibo no nombra a nadie. Quién hizo el trabajo o canjeó los créditos queda sellado."},
 	"offeringPaused": {"The organization paused this offering", "La organización puso en pausa esta oferta"},
-	"publicPrice":    {"Public price", "Precio al público"},
-	"committed":      {"Committed each month", "Comprometidas al mes"},
 }

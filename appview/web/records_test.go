@@ -25,6 +25,9 @@ func TestDisputePageShowsTheCitysAnswersAndMarksThoseOfOthers(t *testing.T) {
 values ($1, '3mcx5l2w5ss2d', 'c', $2, 'c', 'org.city-sync.defs#disputeNonDisplacement', '<b>Paid</b> before', 'End the task', now())`, did, logtest.Task)
 	path := disputePath(uri)
 	assert.Contains(t, read(t, p, path), phrase("en", "noAnswer"))
+	put("update dispute set kind = 'org.example.defs#noise'")
+	assert.Contains(t, read(t, p, path), "Objection: org.example.defs#noise", "a kind of somebody's own is shown as it was written")
+	put("update dispute set kind = 'org.city-sync.defs#disputeNonDisplacement'")
 	const answer = `insert into resolution (did, rkey, cid, dispute_uri, result, reasons, created) values ($1, $2, 'c', $3, $4, $5, now())`
 	put(answer, logtest.Library.String(), "e7ef6vaq4xzu6s5yxnzjyiexmp", uri, "dismissed", "We say no.")
 	assert.Contains(t, read(t, p, path), phrase("en", "noAnswer"), "only the city answers")

@@ -91,6 +91,16 @@ type layout struct {
 // T gives a phrase in the page's language.
 func (l layout) T(key string) string { return phrase(l.Lang, key) }
 
+// Word gives the phrase for a word of a record, after its prefix. A word that has none is shown as it was written.
+func (l layout) Word(prefix, word string) string {
+	if p, ok := lookUp(prefix + word); ok && l.Lang == "es" {
+		return p.es
+	} else if ok {
+		return p.en
+	}
+	return word
+}
+
 // Day gives the local day of t as its readers write it.
 func (l layout) Day(t time.Time) string {
 	t = t.In(l.TZ)

@@ -100,15 +100,9 @@ func (t *teller) entry(label string, seq int64) {
 
 func (t *teller) task(uri string) { t.link("task", uri, taskPath(uri)) }
 
-// word is a phrase for one of the log's own words, or the word itself.
+// word says one of the log's own words; it says nothing of none.
 func (t *teller) word(label, prefix, word string) {
-	if word == "" {
-		return
-	}
-	if said := t.l.T(prefix + word); said != prefix+word {
-		word = said
-	}
-	t.text(label, word)
+	t.text(label, t.l.Word(prefix, word))
 }
 
 func (t *teller) moment(label, at string) {

@@ -207,6 +207,9 @@ func (v *verifier) opened(log *verifiedLog) {
 			detail += fmt.Sprintf(", %d cannot be, because somebody was forgotten", skipped)
 		}
 		v.report.looked(checkOpenings, int(n), detail)
+		for _, f := range v.audit.CheckPersons(v.fetch) {
+			v.report.fail(checkOpenings, f.Entry, f.URI, "%s", f.What)
+		}
 	case v.own != nil:
 		v.report.reached(levelResident)
 		v.ownEntries(log)

@@ -179,13 +179,6 @@ func (v *verifier) judge(ctx context.Context, e *entry.Entry) {
 			v.report.fail(checkCited, e.Seq, c.URI, "%s", what)
 		}
 	}
-	fetch := func(c entry.Cause) (audit.Record, error) {
-		r, ok := v.cited.found[c.Ref()]
-		if !ok {
-			return nil, audit.ErrNoRecord
-		}
-		return lexicons.DecodeCBOR(r.data)
-	}
 	check := checkTerms
 	switch {
 	case headless(e):
@@ -197,11 +190,20 @@ func (v *verifier) judge(ctx context.Context, e *entry.Entry) {
 	case e.Kind == entry.KindPause, e.Kind == entry.KindResume, e.Kind == entry.KindReverse:
 		check = checkStops
 	}
-	for _, f := range audit.CheckCauses(e, v.city.did, fetch) {
+	for _, f := range audit.CheckCauses(e, v.city.did, v.fetch) {
 		if !absent[f.URI] {
 			v.report.fail(check, f.Entry, f.URI, "%s", f.What)
 		}
 	}
+}
+
+// fetch gives a record that was found.
+func (v *verifier) fetch(c entry.Cause) (audit.Record, error) {
+	r, ok := v.cited.found[c.Ref()]
+	if !ok {
+		return nil, audit.ErrNoRecord
+	}
+	return lexicons.DecodeCBOR(r.data)
 }
 
 // signedBy checks what an entry says of the commit of a record that it cites: made by the author's key of that time.

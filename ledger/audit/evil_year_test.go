@@ -356,3 +356,18 @@ func TestAnOpeningThatIsNotTheLeafsIsNamed(t *testing.T) {
 	a := audit.New(origin)
 	require.ErrorContains(t, a.AddSealed(0, w.Leaves[0], []byte("x"), false), "an opening of what is not sealed")
 }
+
+func TestMoreThanOnePersonMayHaveIsNamed(t *testing.T) {
+	t.Parallel()
+	y := live(t)
+	limit := int64(9)
+	fetch := func(entry.Cause) (audit.Record, error) { return audit.Record{"perPersonLimit": limit}, nil }
+	a := y.replaySealed(false)
+	require.Empty(t, a.CheckPersons(fetch))
+	limit = 1
+	found := a.CheckPersons(fetch)
+	require.NotEmpty(t, found)
+	assert.Contains(t, found[0].What, "one person had 2 units of it, the limit is 1")
+	assert.Equal(t, entry.KindHold, y.Entries[found[0].Entry].Kind)
+	require.Nil(t, replay(y.Leaves).CheckPersons(fetch), "leaves do not show whose it was")
+}

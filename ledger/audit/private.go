@@ -1,6 +1,10 @@
 package audit
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
+
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"city-sync.org/citysync/ledger/entry"
@@ -11,13 +15,14 @@ type private struct {
 	people   map[entry.Account]*person
 	accounts map[syntax.DID]entry.Account // of residents
 	staff    map[syntax.DID][]syntax.DID
-	pool     *person // all who were forgotten, together
-	limit    int64   // the highest claim limit of an epoch that was opened
-	opened   int64   // openings that were checked
-	erased   int64   // openings that are no more
-	due      *due    // what must expire with the next entry
-	roots    int64   // roots of balances that were recomputed
-	skipped  int64   // those that cannot be, because somebody was forgotten since or their seed is gone
+	pool     *person            // all who were forgotten, together
+	limit    int64              // the highest claim limit of an epoch that was opened
+	opened   int64              // openings that were checked
+	erased   int64              // openings that are no more
+	due      *due               // what must expire with the next entry
+	most     map[entry.Ref]most // units of an offering that one person had, at most
+	roots    int64              // roots of balances that were recomputed
+	skipped  int64              // those that cannot be, because somebody was forgotten since or their seed is gone
 }
 
 // person is one account. A city has many, so it is kept small.
@@ -26,6 +31,7 @@ type person struct {
 	purses   []purse
 	open     int32 // claims that stand in the log, not settled
 	holds    int32
+	units    []had     // of offerings, by epoch
 	acts     []claimed // shifts claimed and not given back, until their epoch closes
 }
 
@@ -43,6 +49,28 @@ type purse struct {
 type claimed struct {
 	task  *task
 	shift string
+}
+
+// had are the units of an offering that a person had in an epoch.
+type had struct {
+	epoch    *epoch
+	offering string
+	units    int64
+}
+
+// most is the most that one person had of an offering, and the entry that it was reached with.
+type most struct{ units, entry int64 }
+
+// tally adds units that a person redeems, or takes them back, and gives what they had then.
+func (p *person) tally(ep *epoch, offering string, units int64) int64 {
+	for i := range p.units {
+		if h := &p.units[i]; h.epoch == ep && h.offering == offering {
+			h.units += units
+			return h.units
+		}
+	}
+	p.units = append(p.units, had{ep, offering, units})
+	return units
 }
 
 func (p *purse) total() int64 { return p.free + p.aside }
@@ -93,7 +121,7 @@ func (a *Auditor) BalanceRoots() (checked, skipped int64) {
 }
 
 func newPrivate() *private {
-	return &private{people: map[entry.Account]*person{}, accounts: map[syntax.DID]entry.Account{}, staff: map[syntax.DID][]syntax.DID{}, pool: &person{}}
+	return &private{people: map[entry.Account]*person{}, accounts: map[syntax.DID]entry.Account{}, staff: map[syntax.DID][]syntax.DID{}, pool: &person{}, most: map[entry.Ref]most{}}
 }
 
 // unseal gives an entry its sealed part.
@@ -115,6 +143,27 @@ func (a *Auditor) unseal(e *entry.Entry, opening []byte, erased bool) {
 			a.private.opened++
 		}
 	}
+}
+
+// CheckPersons holds what one person had of each offering, at most, against the limit that its record states. It needs the openings.
+func (a *Auditor) CheckPersons(fetch Fetch) []Finding {
+	if a.private == nil {
+		return nil
+	}
+	var found []Finding
+	for ref, m := range a.private.most {
+		r, err := fetch(entry.Cause{URI: ref.URI, CID: ref.CID})
+		if err != nil || r == nil {
+			continue // CheckCauses says so
+		}
+		if limit := r.number("perPersonLimit"); limit > 0 && m.units > limit {
+			found = append(found, Finding{
+				Entry: m.entry, URI: ref.URI, Sealed: true, What: fmt.Sprintf("one person had %d units of it, the limit is %d", m.units, limit),
+			})
+		}
+	}
+	slices.SortFunc(found, func(x, y Finding) int { return cmp.Compare(x.Entry, y.Entry) })
+	return found
 }
 
 // Forget lets go of one person, whose part becomes part of that of all who were forgotten. A validator calls it when it

@@ -93,6 +93,11 @@ func (p *private) redeem(a *Auditor, e *entry.Entry) {
 	a.check(e, purse.free >= e.Amount, "a %s of %d from a balance of %d", e.Kind, e.Amount, purse.free)
 	p.actOf(who, purse)
 	purse.free -= e.Amount
+	if who != p.pool {
+		if n, ref := who.tally(s.epoch, s.key.offering, s.units), e.Causes[0].Ref(); n > p.most[ref].units {
+			p.most[ref] = most{n, e.Seq}
+		}
+	}
 	if e.Kind == entry.KindHold {
 		purse.aside += e.Amount
 		who.holds++
@@ -109,6 +114,7 @@ func (p *private) end(a *Auditor, e *entry.Entry) {
 	case e.Kind == entry.KindReverse:
 		if s := a.spends[e.Reverse.Of]; s != nil && s.person != nil && s.undone == e.Seq {
 			s.person.in(a.bookOf(e)).free += e.Amount
+			s.person.tally(s.epoch, s.key.offering, -s.units)
 		}
 		return
 	}
@@ -128,6 +134,7 @@ func (p *private) end(a *Auditor, e *entry.Entry) {
 	a.check(e, purse.aside >= 0, "a %s of %d that were not put aside", e.Kind, e.Amount)
 	if e.Kind == entry.KindVoid {
 		purse.free += e.Amount
+		s.person.tally(s.epoch, s.key.offering, -s.units)
 		return
 	}
 	if who := p.of(a, e); who != nil {

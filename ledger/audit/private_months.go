@@ -1,6 +1,10 @@
 package audit
 
-import "city-sync.org/citysync/ledger/entry"
+import (
+	"slices"
+
+	"city-sync.org/citysync/ledger/entry"
+)
 
 // due is what slept for too long at a closing: it expires with the entry that follows.
 type due struct {
@@ -136,7 +140,7 @@ func (p *private) fromPool(a *Auditor, e *entry.Entry, b *book, known, pool int6
 	p.pool.in(b).free -= rest
 }
 
-// closeEpoch lets go of the shifts of an epoch: its claims are over.
+// closeEpoch lets go of the shifts and units of an epoch: its claims are over, and nothing of it is redeemed any more.
 func (p *private) closeEpoch(a *Auditor, e *entry.Entry) {
 	ep := a.epochs[epochID(e.Book, e.Epoch)]
 	for _, who := range p.people {
@@ -147,5 +151,6 @@ func (p *private) closeEpoch(a *Auditor, e *entry.Entry) {
 			}
 		}
 		who.acts = kept
+		who.units = slices.DeleteFunc(who.units, func(h had) bool { return h.epoch == ep })
 	}
 }

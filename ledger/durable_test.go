@@ -239,7 +239,7 @@ func TestRecordsCountInAnyOrder(t *testing.T) {
 		proofEv, proof := ana.hold(lexicons.WorkProof, claimKey(task, "s1"), map[string]any{"claim": claim, "task": task, "createdAt": at(noon)})
 		account, ok := c.l.seq.state.AccountOf(ana.did)
 		require.True(t, ok)
-		key, err := epochKey(c.ctx, c.world.pool, epoch)
+		key, _, err := epochKey(c.ctx, c.world.pool, epoch)
 		require.NoError(t, err)
 		token := jsonBytes(entry.Token(key, task.URI, "s1", account))["$bytes"].(string)
 		verEv, ver := c.library.hold(lexicons.WorkVerification, c.tid(), verification(task, token, 24))

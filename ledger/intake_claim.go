@@ -85,7 +85,7 @@ func (t *turn) takeSlot(ctx context.Context, w slotWish) (*rules.HeldClaim, erro
 	if w.sealed && e.Sensitivity != entry.SensitivitySealed {
 		return nil, xrpc.Errorf(400, "NotSealed", "the task is %s: it is claimed by a record", e.Sensitivity)
 	}
-	key, err := epochKey(ctx, t.b.tx, terms.Epoch)
+	key, stands, err := epochKey(ctx, t.b.tx, terms.Epoch)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +95,9 @@ func (t *turn) takeSlot(ctx context.Context, w slotWish) (*rules.HeldClaim, erro
 	})
 	if err != nil {
 		return nil, err
+	}
+	if !stands {
+		return nil, broken("a claim in epoch %s, whose key was destroyed", terms.Epoch)
 	}
 	if err := rules.HoldClaim(t.b.state, held); err != nil {
 		return nil, err
@@ -216,12 +219,46 @@ func putClaim(ctx context.Context, q querier, c *claimRow) error {
 	return nil
 }
 
-func epochKey(ctx context.Context, q querier, epoch string) (key [32]byte, err error) {
+// epochKey gives the key of an epoch, and whether it still stands: one that is long over has none, and no window in which to claim.
+func epochKey(ctx context.Context, q querier, epoch string) (key [32]byte, stands bool, err error) {
 	var raw []byte
 	err = q.QueryRow(ctx, `select key from epoch_key where epoch = $1`, epoch).Scan(&raw)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return key, false, nil
+	}
 	if err != nil {
-		return key, fmt.Errorf("key of epoch: %w", err)
+		return key, false, fmt.Errorf("key of epoch: %w", err)
 	}
 	copy(key[:], raw)
-	return key, nil
+	return key, true, nil
+}
+
+// keepKeys is for how long after its end an epoch keeps its key. With it the tokens of an account could still be told, without it nobody can.
+const keepKeys = 180 * 24 * time.Hour
+
+// forgetKeys destroys the keys of epochs that are long over, in every book.
+func (t *turn) forgetKeys(ctx context.Context) (int, error) {
+	over := map[string]bool{}
+	for _, ep := range t.b.state.Epochs() {
+		ends, err := entry.ParseTime(ep.EndsAt)
+		if err != nil {
+			return 0, broken("end of epoch %s: %w", ep.Epoch, err)
+		}
+		done, seen := over[ep.Epoch]
+		over[ep.Epoch] = (done || !seen) && !t.b.now.Before(ends.Add(keepKeys))
+	}
+	var keys []string
+	for epoch, done := range over {
+		if done {
+			keys = append(keys, epoch)
+		}
+	}
+	if len(keys) == t.b.seq.keyless {
+		return 0, nil // looked at before
+	}
+	if _, err := t.b.tx.Exec(ctx, `delete from epoch_key where epoch = any($1)`, keys); err != nil {
+		return 0, fmt.Errorf("forget keys of epochs: %w", err)
+	}
+	t.b.seq.keyless = len(keys)
+	return 0, nil
 }

@@ -138,3 +138,24 @@ func TestNothingPublishedNamesAPerson(t *testing.T) {
 		}
 	}
 }
+
+// With an epoch's key the tokens of an account could be told for ever. It is destroyed, and a claim that comes for that epoch is refused as before.
+func TestKeyOfAnEpochIsDestroyedWhenItIsLongOver(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	task := c.task(c.library, c.catalog(c.library, entryOptions{}), 3)
+	ana := c.resident("ana")
+	keys := func() (n int) {
+		require.NoError(t, c.world.pool.QueryRow(c.ctx, `select count(*) from epoch_key`).Scan(&n))
+		return n
+	}
+	end := time.Date(2027, 3, 29, 7, 0, 0, 0, time.UTC)
+	c.clock.Advance(end.Add(keepKeys - time.Second).Sub(c.clock.Now()))
+	c.sweep()
+	require.Equal(t, 1, keys())
+	c.clock.Advance(time.Second)
+	c.sweep()
+	require.Zero(t, keys())
+	c.refused(ana.claim(task), "ClaimWindowClosed")
+	c.restart()
+}

@@ -70,9 +70,10 @@ type sequencer struct {
 	keys    atomic.Pointer[witnessKeys]
 	bound   map[syntax.DID]*entry.Bind // roles as the log has them; for the sequencer's goroutine alone
 
-	digest digested // the last; for the sequencer's goroutine alone, as the next is
-	forgot int64    // seq of the digest at which old seeds were last looked for
-	said   digested // the last that is committed, for the writer's goroutine alone: what checkpoints say
+	digest  digested // the last; for the sequencer's goroutine alone, as the next is
+	forgot  int64    // seq of the digest at which old seeds were last looked for
+	keyless int      // epochs whose keys were destroyed
+	said    digested // the last that is committed, for the writer's goroutine alone: what checkpoints say
 
 	past  time.Time // of the last command, or of the newest entry at the start; for the sequencer's goroutine alone
 	atMax string    // while a log is read back: the newest time in it

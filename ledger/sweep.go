@@ -46,7 +46,8 @@ func (in *intake) sweep(ctx context.Context) error {
 			t := in.turn(b)
 			var done int
 			for _, step := range []func(context.Context) (int, error){
-				t.expireHolds, t.enterDue, t.lapseDue, t.releaseDue, t.expireWaits, t.forgetCodes, t.closeEpochs, t.writeReports, t.forgetSeeds, t.digestState,
+				t.expireHolds, t.enterDue, t.lapseDue, t.releaseDue, t.expireWaits, t.forgetCodes, t.forgetKeys,
+				t.closeEpochs, t.writeReports, t.forgetSeeds, t.digestState,
 			} {
 				n, err := step(ctx)
 				if err != nil {

@@ -293,6 +293,7 @@ func (s *store) forgetAgain(ctx context.Context, erased []int64) (people int, er
 // reading is one pass over a copy.
 type reading struct {
 	from   Copy
+	alone  bool             // what has no opening counts as erased
 	sealed map[int64][]byte // openings that the copy has
 	erased []int64
 	hashes []tlog.Hash // of the leaves that were verified
@@ -371,7 +372,9 @@ func (r *reading) verify(ctx context.Context, log *treeLog, cp tlog.Checkpoint) 
 		if err != nil {
 			return fmt.Errorf("%w: entry %d: %w", ErrCopy, seq, err)
 		}
-		if _, known := r.sealed[seq]; e.Commitment != nil && !known {
+		if _, known := r.sealed[seq]; e.Commitment != nil && !known && r.alone {
+			r.sealed[seq] = nil
+		} else if e.Commitment != nil && !known {
 			if missing.Missing++; missing.First < 0 {
 				missing.First = seq
 			}

@@ -187,7 +187,7 @@ func ledgerCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:     "ledger",
 		Usage:    "run a city's ledger alone",
-		Commands: []*cli.Command{migrateCommand(schemaLedger, s), registerCommand(s), rotateKeyCommand(s), backupCommand(s), restoreCommand(s), simulateCommand(s)},
+		Commands: []*cli.Command{migrateCommand(schemaLedger, s), registerCommand(s), rotateKeyCommand(s), succeedCommand(s), backupCommand(s), restoreCommand(s), simulateCommand(s)},
 		Flags: serviceFlags(schemaLedger, defaultPortBase+portLedger,
 			stringFlag("city-did", "", "`DID` of the city"),
 			stringFlag("ledger-did", "", "`DID` of the ledger's account"),

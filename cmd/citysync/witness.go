@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -53,7 +52,10 @@ func witnessCommand(s streams) *cli.Command {
 			},
 			{
 				Name: "endorse", Usage: "agree that a new key continues the log from this copy on, because its operator is gone; prints one line",
-				Flags: append(append([]cli.Flag{stringFlag("new-vkey", "", "`KEY` of the next operator's log")}, keyFlags...), logFlags...),
+				Flags: append(append([]cli.Flag{
+					stringFlag("new-vkey", "", "`KEY` of the next operator's log"),
+					stringFlag("checkpoint", "", "`FILE` of the checkpoint that the next operator begins after (default: what was cosigned here last)"),
+				}, keyFlags...), logFlags...),
 				Action: func(ctx context.Context, c *cli.Command) error {
 					return endorse(ctx, c, s)
 				},
@@ -163,15 +165,17 @@ func endorse(ctx context.Context, c *cli.Command, s streams) error {
 	if err != nil {
 		return err
 	}
-	size, root, err := witness.Cosigned(c.String("copy"), c.String("log-did"), key.VerifierKey())
+	var note []byte
+	if file := c.String("checkpoint"); file != "" {
+		if note, err = readBounded(file, tlog.MaxNote); err != nil {
+			return err
+		}
+	}
+	signed, cp, err := witness.Agree(c.String("copy"), c.String("log-did"), key, note, list(c.String("log-vkey")), c.String("new-vkey"))
 	if err != nil {
 		return err
 	}
-	sig, err := key.SignData(tlog.SuccessionText(c.String("log-did"), size, root, c.String("new-vkey")))
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(s.out, "%s %s\n", key.VerifierKey(), base64.StdEncoding.EncodeToString(sig))
-	fmt.Fprintf(s.err, "agreed at %s: after the first %d entries, root %s\n", time.Now().UTC().Format(time.RFC3339), size, root)
+	fmt.Fprintf(s.out, "%s %s\n", signed.Key, base64.StdEncoding.EncodeToString(signed.Sig))
+	fmt.Fprintf(s.err, "agreed: %s continues the log after its first %d entries, root %s\n", c.String("new-vkey"), cp.Size, cp.Root)
 	return nil
 }

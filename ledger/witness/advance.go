@@ -135,7 +135,11 @@ func (w *Witness) execute(ctx context.Context, at int64, list [][]byte, c tlog.C
 	}
 	for i, leaf := range list {
 		seq := at + int64(i)
-		if err := w.add(seq, leaf); err != nil {
+		err := w.add(seq, leaf)
+		if errors.Is(err, errServed) { // it cannot be judged yet: the auditor goes back to what is on the disk
+			return errors.Join(err, w.reload(ctx, at))
+		}
+		if err != nil {
 			return w.broke(seq, leaf, err, list[:i], c, note, nodes)
 		}
 	}

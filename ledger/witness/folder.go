@@ -349,18 +349,3 @@ func (f *folder) writeBundle(n int64, list [][]byte) error {
 	}
 	return f.put(tlog.Tile{Level: tlog.EntriesLevel, N: n, Width: len(list)}.Path(), raw, 0o644)
 }
-
-// Cosigned says what a witness's copy in a folder has cosigned.
-func Cosigned(path, origin, vkey string) (size int64, root tlog.Hash, err error) {
-	s, err := (&folder{path}).readState()
-	switch {
-	case err != nil:
-		return 0, root, err
-	case s == nil || s.Size == 0:
-		return 0, root, fmt.Errorf("copy: nothing is cosigned in %s", path)
-	case s.Origin != origin || s.Witness != vkey:
-		return 0, root, fmt.Errorf("copy: it is of %s by %s", s.Origin, s.Witness)
-	}
-	copy(root[:], s.Root)
-	return s.Size, root, nil
-}

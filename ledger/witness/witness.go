@@ -1,6 +1,7 @@
 package witness
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -102,6 +103,7 @@ type replayed struct {
 	keys     []logKey
 	policy   []byte // hash of the policy that the log names
 	openings map[int64][]byte
+	text     func() ([]byte, error) // of the policy, as the copy has it
 }
 
 // New takes up the copy in the folder and re-executes it. What the copy says and its entries do not bear out is an error.
@@ -187,7 +189,10 @@ func (w *Witness) give() { w.turn <- struct{}{} }
 
 // reload re-executes the first size entries of the copy. W1, W2
 func (w *Witness) reload(ctx context.Context, size int64) error {
-	r := replayed{auditor: audit.New(w.cfg.Origin)}
+	r := replayed{
+		auditor: audit.New(w.cfg.Origin),
+		text:    func() ([]byte, error) { return w.folder.get(filePolicy, tlog.MaxPolicy) },
+	}
 	for _, k := range w.cfg.LogKeys {
 		r.keys = append(r.keys, logKey{Key: k})
 	}
@@ -256,7 +261,33 @@ func (r *replayed) add(seq int64, leaf []byte) error {
 	case entry.BindPolicy:
 		r.policy = e.Bind.Hash
 	case entry.BindLogKey:
+		if err := r.agreed(e); err != nil {
+			return err
+		}
 		r.rotate(e)
+	}
+	return nil
+}
+
+// agreed says whether the witnesses that name a new operator's key are a quorum. That each of them signed, the auditor has seen.
+func (r *replayed) agreed(e *entry.Entry) error {
+	if len(e.Bind.Quorum) == 0 {
+		return nil
+	}
+	text, err := r.text()
+	if h := sha256.Sum256(text); err != nil || !bytes.Equal(h[:], r.policy) {
+		return fmt.Errorf("the policy that the log names is not in the copy: %w", errors.Join(err, errServed))
+	}
+	p, err := tlog.ParsePolicy(text)
+	if err != nil {
+		return err
+	}
+	var by []string
+	for _, q := range e.Bind.Quorum {
+		by = append(by, q.Key)
+	}
+	if !p.Holds(by...) {
+		return audit.Finding{Entry: e.Seq, What: "the witnesses that let a new key continue the log are no quorum"}
 	}
 	return nil
 }

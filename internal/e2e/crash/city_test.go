@@ -80,7 +80,7 @@ func build(t *testing.T, dir string) (bin string) {
 }
 
 // found founds Berkeley in a folder below dir and stops it: what stays is a city at rest. On the way the process dies at the given points.
-func found(t *testing.T, bin, dir string, points ...string) (data, ready string) {
+func found(t *testing.T, bin, dir string, witnesses int, points ...string) (data, ready string) {
 	t.Helper()
 	data, ready = filepath.Join(dir, "data"), filepath.Join(dir, "founded.json")
 	port := freePorts(t)
@@ -89,7 +89,7 @@ func found(t *testing.T, bin, dir string, points ...string) (data, ready string)
 	if len(points) > 0 {
 		dev.load(t, points[0])
 	}
-	dev.supervise(t, bin, "--data", data, "--port-base", strconv.Itoa(port), "--ready-file", ready)
+	dev.supervise(t, bin, "--data", data, "--port-base", strconv.Itoa(port), "--witnesses", strconv.Itoa(witnesses), "--ready-file", ready)
 	for i, point := range points {
 		dev.diedAt(t.Context(), t, point)
 		if i+1 < len(points) {

@@ -277,3 +277,34 @@ func TestLeakEverybodysBalancePublic(t *testing.T) {
 		}
 	}
 }
+
+// A mass event's plan comes with a parameter set: its epoch opens for its own book alone, with no redeemer's capacity but its sponsors'.
+func TestEventOpensInItsOwnBook(t *testing.T) {
+	t.Parallel()
+	c := newCityWith(t, func(p map[string]any) {
+		epochs, _ := p["epochs"].([]any)
+		window := map[string]any{"startsAt": "2027-02-10T08:00:00Z", "endsAt": "2027-03-01T08:00:00Z"}
+		p["epochs"] = append(epochs, map[string]any{
+			"key": "mce1", "startsAt": window["startsAt"], "endsAt": window["endsAt"], "tz": "America/Los_Angeles", "phase": "event",
+			"book": "mce1", "months": []any{window},
+		})
+	})
+	sponsor := c.actor("sponsor")
+	c.accredit(sponsor, "active", "sponsor")
+	sponsor.put(lexicons.OfferOffering, c.tid(), map[string]any{
+		"title": "Coffee", "unitLabel": "cup", "epoch": "mce1", "book": "mce1", "creditsPerUnit": 10, "publicPriceMinor": 400, "currency": "USD",
+		"capacity": map[string]any{"physicalMonth": 400, "marginalMonth": 400, "committedMonth": 400},
+	})
+	open := func(book string) answer {
+		return c.call(c.city, "openEpoch", "", map[string]any{
+			"epoch": "mce1", "book": book, "seen": []any{map[string]any{"did": sponsor.did, "rev": sponsor.head.Rev}},
+		})
+	}
+	require.Equal(t, "BookMismatch", open(book).str("error"))
+	res := open("mce1")
+	require.Equal(t, 200, res.Status, "%v", res.Body)
+	e := c.last(entry.KindEpochOpen)
+	require.Equal(t, "mce1", e.Book)
+	require.Equal(t, entry.BoundByEvent, e.EpochOpen.BoundBy)
+	require.Equal(t, [2]int64{4_000, 2_800}, [2]int64{e.EpochOpen.Capacity, e.EpochOpen.Cap})
+}

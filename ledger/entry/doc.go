@@ -8,6 +8,7 @@
 //	E3  A leaf is at most 4 KiB; parameters, epochOpen and reserve, which carry lists, at most 60 KiB.
 //	E4  An entry has exactly the body its kind names.
 //	E5  Every list, string and number in a leaf has a bound.
+//	E6  The sum tree of a book shows each holder their own balance under a root whose sum is that of all, and nobody another's.
 //
 // The package is pure: randomness comes in as an io.Reader, time as a value.
 package entry

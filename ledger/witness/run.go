@@ -73,13 +73,13 @@ func (w *Witness) follow(ctx context.Context, raw []byte) (tlog.Checkpoint, stri
 		return c, "", err
 	}
 	note, err := tlog.Only(raw, w.logKeys()...)
-	if err != nil {
+	if err != nil || c.Size == 0 {
 		return c, "", err
 	}
 	if err := w.advance(ctx, w.source, c, note); err != nil {
 		return c, "", err
 	}
-	if !w.cfg.Push || c.Size < w.state.Size || c.Size == 0 {
+	if !w.cfg.Push || c.Size < w.state.Size {
 		return c, "", nil
 	}
 	line, err := w.cosign(c, note)

@@ -26,8 +26,9 @@ import (
 )
 
 const (
-	MaxBytes   = 5_000_000 // of one object
-	maxObjects = 50        // of one person
+	// MaxBytes is the most that one object has.
+	MaxBytes   = 5_000_000
+	maxObjects = 50 // of one person
 	maxTotal   = 100_000_000
 	maxPerTask = 10 // of one claim
 	keySize    = 32

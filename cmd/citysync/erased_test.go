@@ -196,7 +196,7 @@ func TestErasedPersonIsNowhere(t *testing.T) {
 		if err != nil || !entry.Type().IsRegular() || strings.Contains(filepath.Base(path), "plc") {
 			return err // the directory of DIDs is the network's, public and for ever: so a first handle is drawn at random
 		}
-		content, err := os.ReadFile(path) //nolint:gosec // a file of the test's own folder
+		content, err := os.ReadFile(path)
 		for what, raw := range traces {
 			assert.False(t, bytes.Contains(content, raw), "%s stands in the file %s", what, path)
 		}

@@ -53,6 +53,7 @@ func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (locke
 		return lockedConn{}, 0, fmt.Errorf("connection for the writer: %w", err)
 	}
 	conn := held.Hijack()
+	registerMany(conn.TypeMap())
 	fail := func(err error) (lockedConn, int64, error) {
 		_ = conn.Close(context.WithoutCancel(ctx)) // the first error counts
 		return lockedConn{}, 0, err
@@ -241,6 +242,3 @@ func writeLog(all *statements, b *batch, size int64, nodes []tlog.Hash, g *guard
 	}
 	all.add("write entries", int64(n), write, seqs, kinds, leaves, hashes, sealed, openings, tlog.NodeCount(size), grown, g.accounts, g.seqs)
 }
-
-// many is a bytea[] that pgx writes without looking at each value's type.
-type many = pgtype.FlatArray[[]byte]

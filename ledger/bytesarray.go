@@ -57,14 +57,14 @@ func (manyPlan) Encode(value any, buf []byte) ([]byte, error) {
 	if len(list) == 0 {
 		return buf, nil
 	}
-	buf = binary.BigEndian.AppendUint32(buf, uint32(len(list))) //nolint:gosec // of a batch
+	buf = binary.BigEndian.AppendUint32(buf, uint32(len(list)))
 	buf = binary.BigEndian.AppendUint32(buf, 1)
 	for _, b := range list {
 		if b == nil {
 			buf = binary.BigEndian.AppendUint32(buf, math.MaxUint32)
 			continue
 		}
-		buf = binary.BigEndian.AppendUint32(buf, uint32(len(b))) //nolint:gosec // of a leaf or an opening
+		buf = binary.BigEndian.AppendUint32(buf, uint32(len(b)))
 		buf = append(buf, b...)
 	}
 	return buf, nil

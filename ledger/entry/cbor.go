@@ -218,10 +218,7 @@ func (p *plan) writeStruct(b []byte, v reflect.Value) ([]byte, error) {
 	return b, nil
 }
 
-// unmarshal fills v, a pointer, from exactly the bytes marshal would give for it.
-func unmarshal(data []byte, v any) error { return (&reader{b: data}).all(v) }
-
-// unmarshalShared is unmarshal for a value whose bytes may be parts of data.
+// unmarshalShared fills v, a pointer, from exactly the bytes marshal would give for it. Bytes in it may be parts of data.
 func unmarshalShared(data []byte, v any) error { return (&reader{b: data, shared: true}).all(v) }
 
 type reader struct {

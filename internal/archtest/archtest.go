@@ -128,7 +128,7 @@ var Rules = []Rule{
 	{
 		Why:    "SQL stands in few places",
 		From:   []string{"..."},
-		Except: []string{"pds/...", "appview/index/...", "appview/query/...", "appview/evidence/...", "ledger/...", "internal/pg/..."},
+		Except: []string{"pds/...", "appview/index/...", "appview/query/...", "appview/evidence/...", "appview/logtest/...", "ledger/...", "internal/pg/..."},
 		Forbid: []string{"=github.com/jackc/pgx/...", "=database/sql/..."},
 		// The constructors take pools, so what wires them names that type and no more.
 		Allow: []string{"=github.com/jackc/pgx/v5/pgxpool"},

@@ -123,7 +123,7 @@ func runSigner(ctx context.Context, c *cli.Command, s streams) error {
 	if err != nil {
 		return err
 	}
-	ln, err := listenLocally(c.String("listen"))
+	ln, err := listenLocally(ctx, c.String("listen"))
 	if err != nil {
 		return err
 	}
@@ -135,17 +135,17 @@ func runSigner(ctx context.Context, c *cli.Command, s streams) error {
 }
 
 // listenLocally never listens to the network: the one who may ask is on this machine.
-func listenLocally(address string) (net.Listener, error) {
+func listenLocally(ctx context.Context, address string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
 		host, _, err := net.SplitHostPort(address)
 		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
 			return nil, fmt.Errorf("--listen %q is neither unix:PATH nor a loopback address with a port", address)
 		}
-		return net.Listen("tcp", address)
+		return new(net.ListenConfig).Listen(ctx, "tcp", address)
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
-		if conn, err := net.Dial("unix", path); err == nil {
+		if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 			_ = conn.Close() // somebody answered: that is all we asked
 			return nil, fmt.Errorf("a signer listens on %s already", path)
 		}
@@ -153,7 +153,7 @@ func listenLocally(address string) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	ln, err := net.Listen("unix", path)
+	ln, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}

@@ -102,7 +102,7 @@ func (f *folder) get(name string, max int64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("copy: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // it was only read
 	data, err := io.ReadAll(io.LimitReader(file, max+1))
 	if err != nil || int64(len(data)) > max {
 		return nil, fmt.Errorf("copy: %s: %d bytes: %w", name, len(data), err)
@@ -241,7 +241,7 @@ func (f *folder) openings() (map[int64][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("copy: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // it was only read
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 64<<10)
 	for lines.Scan() {

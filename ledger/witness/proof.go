@@ -130,15 +130,12 @@ func (p *Proof) checkEntry(logKeys []string, before func(seq int64) ([]byte, err
 	if err := tlog.CheckInclusion(inclusion, c.Size, c.Root, p.Entry, tlog.LeafHash(p.Leaf)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProof, err)
 	}
-	kind := "entry"
 	e, err := entry.Decode(p.Leaf)
 	switch {
 	case err != nil:
 		return &Verdict{ProofEntry, p.Entry, fmt.Sprintf("entry %d: %v", p.Entry, err)}, nil
 	case e.Seq != p.Entry:
 		return &Verdict{ProofEntry, p.Entry, fmt.Sprintf("entry %d says that it is entry %d", p.Entry, e.Seq)}, nil
-	default:
-		kind = string(e.Kind)
 	}
 	a := audit.New(p.Origin)
 	if err := p.replay(a, c, before); err != nil {
@@ -146,7 +143,7 @@ func (p *Proof) checkEntry(logKeys []string, before func(seq int64) ([]byte, err
 	}
 	for _, f := range a.Findings() {
 		if f.Entry == p.Entry {
-			return &Verdict{ProofEntry, p.Entry, fmt.Sprintf("entry %d (%s): %s", p.Entry, kind, f.What)}, nil
+			return &Verdict{ProofEntry, p.Entry, fmt.Sprintf("entry %d (%s): %s", p.Entry, e.Kind, f.What)}, nil
 		}
 	}
 	if p.Sealed {

@@ -24,8 +24,9 @@ import (
 )
 
 const (
-	provePatience = 20 * time.Second // until witnesses cosign, the day's digest stands, and the AppView has read the log
-	proveBytes    = 1 << 20
+	provePatience  = 20 * time.Second // until witnesses cosign, and the AppView has read the log
+	digestPatience = 11 * time.Second // until a digest of what was done stands, where one comes before midnight
+	proveBytes     = 1 << 20
 )
 
 // readKey learns the log's public key as the city publishes it.
@@ -86,9 +87,7 @@ func (d *demo) showBalance(ctx context.Context) error {
 		Account, Root             lexutil.LexBytes
 		Shares                    []shareView
 	}
-	ctx, cancel := context.WithTimeout(ctx, provePatience)
-	defer cancel()
-	for {
+	for since := time.Now(); ; {
 		err := d.ledger.query(ctx, d.ledger.as(who.session), "org.city-sync.ledger.getBalanceProof", url.Values{"book": {city.Book}}, &out)
 		if err == nil && out.Balance == has.Credits {
 			break
@@ -96,9 +95,12 @@ func (d *demo) showBalance(ctx context.Context) error {
 		if err != nil && !named(err, "NotFound") {
 			return err
 		}
-		if pause(ctx, 5*decidePoll) != nil {
+		if time.Since(since) > digestPatience {
 			d.show(what, map[string]any{"digest": "the next one comes after midnight"})
 			return nil
+		}
+		if err := pause(ctx, 5*decidePoll); err != nil {
+			return err
 		}
 	}
 	if len(out.Shares) != 2 || len(out.Account) != len(entry.Account{}) {
@@ -179,10 +181,8 @@ func (d *demo) fetchOnce(ctx context.Context, address string) ([]byte, error) {
 // showCosigned waits until the witnesses have cosigned all that the demonstration did. Others may act meanwhile, so the log grows on.
 func (d *demo) showCosigned(ctx context.Context) error {
 	const what = "witnesses re-executed the log and cosigned it"
-	ctx, cancel := context.WithTimeout(ctx, provePatience)
-	defer cancel()
 	all := int64(0) // that was there when it began to wait
-	for {
+	for since := time.Now(); ; {
 		var cp struct {
 			TreeSize int64
 			Cosigned *struct {
@@ -205,8 +205,11 @@ func (d *demo) showCosigned(ctx context.Context) error {
 			d.show(what, map[string]any{"size": cp.Cosigned.Size, "witnesses": strings.Join(cp.Cosigned.Witnesses, " ")})
 			return nil
 		}
-		if pause(ctx, 5*decidePoll) != nil {
+		if time.Since(since) > provePatience {
 			return fmt.Errorf("of %d entries %d are cosigned", all, cp.Cosigned.Size)
+		}
+		if err := pause(ctx, 5*decidePoll); err != nil {
+			return err
 		}
 	}
 }
@@ -221,14 +224,12 @@ func (d *demo) showReceipt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, provePatience)
-	defer cancel()
 	var file []byte
-	for {
+	for since := time.Now(); ; {
 		if file, err = d.fetchOnce(ctx, fmt.Sprintf("%s/receipts/%d/proof", d.ready.Web, seq)); err == nil {
 			break
 		}
-		if pause(ctx, 5*decidePoll) != nil {
+		if time.Since(since) > cityAway || pause(ctx, 5*decidePoll) != nil {
 			return err
 		}
 	}

@@ -31,8 +31,8 @@ var (
 	}
 	// An epoch closes after its months: no city of a test lives so long. The ledger's own tests start again there.
 	never = []string{"ledger/report/"}
-	// Only the city in one process has witnesses beside it.
-	cosigning = []string{"ledger/cosign/before-keep#3", "ledger/cosign/after-keep#2"}
+	// Only the city in one process has witnesses beside it, and a digest more than once a day.
+	together = []string{"ledger/cosign/before-keep#3", "ledger/cosign/after-keep#2", "ledger/digest/made#2"}
 )
 
 const anyMoment = "kill -9"
@@ -51,7 +51,7 @@ func rounds(t *testing.T) []string {
 	var out []string
 	for _, label := range crash.Labels() {
 		begins := func(step string) bool { return strings.HasPrefix(label, step) }
-		if slices.ContainsFunc(never, begins) || begins("ledger/cosign/") {
+		if slices.ContainsFunc(never, begins) || begins("ledger/cosign/") || begins("ledger/digest/") {
 			continue
 		}
 		most := 3
@@ -91,7 +91,7 @@ func TestNothingIsLostOrDoneTwiceByOneProcess(t *testing.T) {
 			some = append(some, round)
 		}
 	}
-	survive(t, openWhole, bin, dir, data, ready, append(append(some, cosigning...), "postgres "+anyMoment, "dev "+anyMoment))
+	survive(t, openWhole, bin, dir, data, ready, append(append(some, together...), "postgres "+anyMoment, "dev "+anyMoment))
 }
 
 // place makes a folder and builds the program in it. After a failure the folder stays, with the services' logs.

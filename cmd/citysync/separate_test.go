@@ -60,7 +60,7 @@ func TestCityInProcessesOfTheirOwnOnTwoHosts(t *testing.T) {
 	assert.Equal(t, int64(minResidents*3), first.Claims)
 	assert.Equal(t, first.Claims, first.Verifications)
 	assert.Equal(t, int64(minResidents*4), first.Burned)
-	assert.Len(t, first.Refused, 11)
+	assert.Len(t, first.Refused, 12)
 	assert.Len(t, reposAt(t, second), 4, "an issuer, a redeemer and two of eight residents")
 	verified(t, town.ready.Web)
 	registersOnce(t, town)
@@ -83,7 +83,9 @@ func TestCityInProcessesOfTheirOwnOnTwoHosts(t *testing.T) {
 	cfg.Separate, cfg.SecondPDS = false, false
 	whole := startTown(t, cfg)
 	assert.Equal(t, town.ready, whole.ready)
-	assert.Equal(t, first.Checkpoint, whole.demo(t).Checkpoint)
+	again := whole.demo(t) // its log has one digest more, since in one process they come every few seconds
+	assert.Equal(t, []int64{first.Reserved, first.Claims, first.Verifications, first.Burned},
+		[]int64{again.Reserved, again.Claims, again.Verifications, again.Burned})
 }
 
 func verified(t *testing.T, web string) {

@@ -142,8 +142,8 @@ func (v *verifier) underFirst(raw []byte, err error) (tlog.Checkpoint, error) {
 	return c, nil
 }
 
-// balancesOf holds what a checkpoint says of the balances against the stateDigest that it names. Where the log has one, the
-// newest is meant.
+// balancesOf holds what a checkpoint says of the balances against the newest stateDigest that it covers. root is what its record says,
+// where there is one.
 func (v *verifier) balancesOf(uri string, c tlog.Checkpoint, bad error, root []byte, log *verifiedLog) {
 	if bad != nil {
 		return
@@ -154,17 +154,22 @@ func (v *verifier) balancesOf(uri string, c tlog.Checkpoint, bad error, root []b
 		wrong(noEntry, "%v", err)
 		return
 	}
-	if !ok {
-		if len(root) > 0 {
-			wrong(noEntry, "it has a root of balances, its note has none")
-		}
-		return
-	}
-	if root != nil && !bytes.Equal(root, hash[:]) {
+	switch {
+	case !ok && len(root) > 0:
+		wrong(noEntry, "it has a root of balances, its note has none")
+	case ok && uri != "" && !bytes.Equal(root, hash[:]):
 		wrong(seq, "its root of balances is %x, its note says %x", root, hash[:])
 	}
 	if c.Size > log.sound {
 		return // the log went back, or cannot be judged so far
+	}
+	newest := log.digestBefore(c.Size)
+	switch {
+	case !ok && newest != noEntry:
+		wrong(newest, "it has no balances, and this entry has")
+		return
+	case !ok:
+		return
 	}
 	e := log.entries[seq]
 	if e.Kind != entry.KindStateDigest {
@@ -175,12 +180,19 @@ func (v *verifier) balancesOf(uri string, c tlog.Checkpoint, bad error, root []b
 	if err != nil || want != hash {
 		wrong(seq, "it says %x of the balances, the entry gives %x", hash[:], want)
 	}
-	for later := seq + 1; later < c.Size; later++ {
-		if log.entries[later].Kind == entry.KindStateDigest {
-			wrong(later, "it has the balances of entry %d, and this one is newer", seq)
-			return
+	if newest != seq {
+		wrong(newest, "it has the balances of entry %d, and this one is newer", seq)
+	}
+}
+
+// digestBefore is the newest stateDigest of the log's first entries, all of which are sound.
+func (l *verifiedLog) digestBefore(size int64) int64 {
+	for seq := size - 1; seq >= 0; seq-- {
+		if l.entries[seq].Kind == entry.KindStateDigest {
+			return seq
 		}
 	}
+	return noEntry
 }
 
 // seen reads a signed checkpoint from a file or an address.

@@ -194,17 +194,36 @@ func TestVerifyNamesTheEntryOfAnEvilLife(t *testing.T) {
 			return wrongAt{checkDigests, seq, "sum up to"}
 		},
 		"a checkpoint with other balances": func(c *smallCity) wrongAt {
-			seq := c.nth(3, func(e *entry.Entry) bool { return e.Kind == entry.KindStateDigest })
-			c.instead["/checkpoint"] = func([]byte) []byte {
-				root, err := c.tree(c.size()).Root(c.size())
-				require.NoError(c.t, err)
-				signed, err := tlog.Sign(tlog.Checkpoint{
-					Origin: c.ledger.DID.String(), Size: c.size(), Root: root, Extensions: []string{tlog.BalancesLine(seq, tlog.Hash{9})},
-				}, c.skey)
-				require.NoError(c.t, err)
-				return signed
-			}
+			seq := c.nth(3, isDigest)
+			c.instead["/checkpoint"] = func([]byte) []byte { return c.saying(tlog.BalancesLine(seq, tlog.Hash{9})) }
 			return wrongAt{checkDigests, seq, "of the balances, the entry gives"}
+		},
+		"a checkpoint without balances": func(c *smallCity) wrongAt {
+			c.instead["/checkpoint"] = func([]byte) []byte { return c.saying() }
+			return wrongAt{checkDigests, c.nth(3, isDigest), "it has no balances, and this entry has"}
+		},
+		"a checkpoint with the balances of before": func(c *smallCity) wrongAt {
+			before := c.nth(2, isDigest)
+			c.instead["/checkpoint"] = func([]byte) []byte { return c.saying(c.balances(before + 1)...) }
+			return wrongAt{checkDigests, c.nth(3, isDigest), fmt.Sprintf("it has the balances of entry %d, and this one is newer", before)}
+		},
+		"a published checkpoint whose note has no balances": func(c *smallCity) wrongAt {
+			c.checkpoint = func(size int64, r anyMap) anyMap {
+				if size == c.size() {
+					r["note"] = string(c.saying())
+				}
+				return r
+			}
+			return wrongAt{checkDigests, c.nth(3, isDigest), "it has no balances, and this entry has"}
+		},
+		"a published checkpoint that leaves out the balances of its note": func(c *smallCity) wrongAt {
+			c.checkpoint = func(size int64, r anyMap) anyMap {
+				if size == c.size() {
+					delete(r, "balancesRoot")
+				}
+				return r
+			}
+			return wrongAt{checkDigests, c.nth(3, isDigest), "its root of balances is , its note says"}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -217,6 +236,18 @@ func TestVerifyNamesTheEntryOfAnEvilLife(t *testing.T) {
 			requireWrong(t, r, want)
 		})
 	}
+}
+
+func isDigest(e *entry.Entry) bool { return e.Kind == entry.KindStateDigest }
+
+// saying is the checkpoint of the whole log with these extension lines.
+func (c *smallCity) saying(extensions ...string) []byte {
+	c.t.Helper()
+	root, err := c.tree(c.size()).Root(c.size())
+	require.NoError(c.t, err)
+	signed, err := tlog.Sign(tlog.Checkpoint{Origin: c.ledger.DID.String(), Size: c.size(), Root: root, Extensions: extensions}, c.skey)
+	require.NoError(c.t, err)
+	return signed
 }
 
 // written puts bytes in a file of the test.

@@ -385,6 +385,11 @@ func (c *smallCity) publish() {
 		if previous != nil {
 			r["previous"] = refOf(*previous)
 		}
+		_, hash, ok, err := tlog.Checkpoint{Size: size, Extensions: c.balances(size)}.Balances()
+		require.NoError(c.t, err)
+		if ok {
+			r["balancesRoot"] = bytesOf(hash[:])
+		}
 		if c.checkpoint != nil {
 			r = c.checkpoint(size, r)
 		}

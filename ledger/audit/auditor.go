@@ -58,6 +58,8 @@ type Auditor struct {
 	stopped map[decided]bool
 	keys    keyring
 
+	digests []digested
+
 	private *private // nil: the openings are not at hand
 	sealed  bool     // what is found now rests on them
 }
@@ -126,7 +128,8 @@ func (a *Auditor) add(seq int64, leaf []byte, unseal func(*entry.Entry)) error {
 	return errors.Join(errs...)
 }
 
-// CheckCheckpoint compares a checkpoint with the leaves added: false means that it is ahead of them.
+// CheckCheckpoint compares a checkpoint with the leaves added, its root and what it says of the balances: false means that it is ahead of
+// them.
 func (a *Auditor) CheckCheckpoint(c tlog.Checkpoint) (bool, error) {
 	if c.Origin != a.origin {
 		return true, fmt.Errorf("checkpoint %d is of %q, not of %q", c.Size, c.Origin, a.origin)
@@ -140,6 +143,9 @@ func (a *Auditor) CheckCheckpoint(c tlog.Checkpoint) (bool, error) {
 	}
 	if root != c.Root {
 		return true, fmt.Errorf("checkpoint %d: root %s, the leaves give %s", c.Size, c.Root, root)
+	}
+	if err := a.checkBalances(c); err != nil {
+		return true, fmt.Errorf("checkpoint %d: %w", c.Size, err)
 	}
 	return true, nil
 }

@@ -2,14 +2,51 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
+	"fmt"
 	"slices"
 
 	"city-sync.org/citysync/ledger/entry"
+	"city-sync.org/citysync/ledger/tlog"
 )
+
+// digested is a stateDigest, and the hash over its balances, as checkpoints name it.
+type digested struct {
+	seq  int64
+	hash tlog.Hash
+}
+
+// checkBalances holds what a checkpoint says of the balances against the newest stateDigest that it covers: a checkpoint without it, or with
+// an older one, would hide from a resident what the log says of the balances now.
+func (a *Auditor) checkBalances(c tlog.Checkpoint) error {
+	seq, hash, ok, err := c.Balances()
+	if err != nil {
+		return err
+	}
+	n, _ := slices.BinarySearchFunc(a.digests, c.Size, func(d digested, size int64) int { return cmp.Compare(d.seq, size) })
+	switch {
+	case n == 0 && ok:
+		return fmt.Errorf("it has the balances of entry %d, which is no stateDigest", seq)
+	case n == 0:
+		return nil
+	}
+	switch newest := a.digests[n-1]; {
+	case !ok:
+		return fmt.Errorf("it has no balances, and entry %d has", newest.seq)
+	case seq != newest.seq:
+		return fmt.Errorf("it has the balances of entry %d, the newest are those of entry %d", seq, newest.seq)
+	case hash != newest.hash:
+		return fmt.Errorf("it says %s of the balances, entry %d gives %s", hash, seq, newest.hash)
+	}
+	return nil
+}
 
 // stateDigest recomputes what the entries before it come to, as far as anybody can.
 func (a *Auditor) stateDigest(e *entry.Entry) {
 	d := e.StateDigest
+	hash, err := entry.BalancesHash(d.Balances)
+	a.check(e, err == nil, "its balances: %v", err)
+	a.digests = append(a.digests, digested{e.Seq, hash})
 	facts := a.facts(e)
 	want := facts.Digest()
 	a.check(e, bytes.Equal(d.Digest, want[:]), "digest is %x, the entries give %x", d.Digest, want)

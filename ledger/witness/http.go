@@ -154,6 +154,9 @@ func (w *Witness) judge(ctx context.Context, body []byte) (status int, media, te
 	if inconsistent != nil {
 		return no(http.StatusUnprocessableEntity, "%v", inconsistent)
 	}
+	if _, err := w.auditor.CheckCheckpoint(c); err != nil {
+		return no(http.StatusUnprocessableEntity, "%v", err)
+	}
 	line, err := w.cosign(c, note)
 	if err != nil {
 		w.log.Error("not cosigned", "size", c.Size, "err", err)

@@ -347,9 +347,8 @@ func (w *Witness) cosign(c tlog.Checkpoint, note []byte) (string, error) {
 	case c.Size > w.state.Audited || c.Size < w.state.Size || c.Size == 0:
 		return "", fmt.Errorf("cosign %d: %d are re-executed, %d cosigned", c.Size, w.state.Audited, w.state.Size)
 	}
-	root, err := w.auditor.Tree().Root(c.Size)
-	if err != nil || root != c.Root {
-		return "", fmt.Errorf("cosign %d: the copy's root is another: %w", c.Size, err)
+	if _, err := w.auditor.CheckCheckpoint(c); err != nil {
+		return "", fmt.Errorf("cosign: %w", err)
 	}
 	now := w.clock.Now()
 	line, err := w.key.Cosign(c.Text(), now)
@@ -368,7 +367,7 @@ func (w *Witness) cosign(c tlog.Checkpoint, note []byte) (string, error) {
 		return "", err
 	}
 	next := w.state
-	next.Size, next.Root, next.Note = c.Size, root[:], string(signed)
+	next.Size, next.Root, next.Note = c.Size, c.Root[:], string(signed)
 	if err := w.folder.writeState(&next); err != nil {
 		return "", err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -147,6 +148,9 @@ func TestGoldenVector1BerkeleyLaunch(t *testing.T) {
 	c := newPilot(t, berkeleyOfferings, berkeleyCatalog, []string{"LIB", "PRK", "FOO", "PRE", "SEN"}, func(*entry.Parameters) {})
 	assert.EqualValues(t, 15_200, c.totals.CapacityMonth)
 	assert.EqualValues(t, 22_800, c.totals.Cap)
+	assert.Equal(t, "7600", aMonth(c.totals.Cap))
+	assert.Len(t, c.tasks, 15)
+	assert.Len(t, c.totals.Issuers, 5)
 	assert.Equal(t, entry.BoundByLaunch, c.totals.BoundBy)
 	assert.EqualValues(t, 0, c.totals.Unallocated)
 	assert.EqualValues(t, 20_696, c.totals.Reserved)
@@ -175,6 +179,10 @@ func TestGoldenVector2BerkeleySteady(t *testing.T) {
 	assert.Equal(t, "48640/3", c.IMax.String())
 	assert.EqualValues(t, 34_048, c.ShareBound)
 	assert.EqualValues(t, 29_184, c.BacklogBound)
+	assert.Equal(t, "9728", aMonth(c.BacklogBound))
+	least := rates
+	least.Delta = entry.Ratio{Num: 1, Den: 100} // δ_c: what is above it gives no more
+	assert.Equal(t, c, rules.EpochCap(p, entry.PhaseSteady, 15_200, least, 3))
 	assert.EqualValues(t, 29_184, c.Cap)
 	assert.Equal(t, entry.BoundByBacklog, c.BoundBy)
 	for total, want := range map[int64][2]int64{34_048: {6_809, 3}, 29_184: {5_836, 4}} {
@@ -195,6 +203,8 @@ func TestGoldenVector3MexicoCity(t *testing.T) {
 	c := newPilot(t, mexicoOfferings, mexicoCatalog, issuers, func(*entry.Parameters) {})
 	assert.EqualValues(t, 50_000, c.totals.CapacityMonth)
 	assert.EqualValues(t, 75_000, c.totals.Cap)
+	assert.Equal(t, "25000", aMonth(c.totals.Cap))
+	assert.Len(t, c.totals.Issuers, 6)
 	assert.EqualValues(t, 54_320, c.totals.Reserved)
 	for _, i := range c.totals.Issuers {
 		assert.EqualValues(t, 12_500, i.Allocation)
@@ -207,9 +217,66 @@ func TestGoldenVector3MexicoCity(t *testing.T) {
 	assert.EqualValues(t, 78_000, steady.BacklogBound)
 	assert.EqualValues(t, 78_000, steady.Cap)
 	assert.Equal(t, entry.BoundByBacklog, steady.BoundBy)
+	assert.Equal(t, "26000", aMonth(steady.BacklogBound))
 	shares, left := rules.Allocate(steady.ShareBound, equalWeights(6))
+	assert.Len(t, shares, 6)
 	assert.Equal(t, [2]int64{18_958, 2}, [2]int64{shares[0].Amount, left})
 }
+
+// The steady phase of vectors 2 and 3 as epochs that open in a log: what each says of itself is what anybody computes from it.
+func TestGoldenVectors2And3OpenAsEpochsInTheSteadyPhase(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		offerings        string
+		issuers          []string
+		r, delta         int64 // basis points
+		capacity         int64
+		iMax             string
+		share, backlog   int64
+		allocation, left int64
+	}{
+		"Berkeley": {
+			berkeleyOfferings, []string{"LIB", "PRK", "FOO", "PRE", "SEN"}, 1_500, 300, 15_200, "48640/3", 34_048, 29_184, 5_836, 4,
+		},
+		"Mexico City": {
+			mexicoOfferings, []string{"CC", "BO", "BI", "PC", "BA", "MO"}, 1_200, 400, 50_000, "162500/3", 113_750, 78_000, 13_000, 0,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPilot(t, c.offerings, "", c.issuers, func(p *entry.Parameters) {
+				p.Epochs[0].Phase = entry.PhaseSteady
+				p.CapPolicy.RStartBps, p.CapPolicy.DeltaStartBps = c.r, c.delta
+			})
+			i := slices.IndexFunc(p.Entries, func(e entry.Entry) bool { return e.Kind == entry.KindEpochOpen })
+			require.GreaterOrEqual(t, i, 0)
+			open := p.Entries[i].EpochOpen
+			assert.Equal(t, entry.PhaseSteady, open.Phase)
+			assert.Equal(t, c.capacity, open.Capacity)
+			assert.Equal(t, [2]int64{c.r, c.delta}, [2]int64{open.R.Num * 10_000 / open.R.Den, open.Delta.Num * 10_000 / open.Delta.Den})
+			anybody := rules.EpochCap(rulestest.New(t).Parameters("").CapPolicy, open.Phase, open.Capacity, rules.Rates{R: open.R, Delta: open.Delta}, 3)
+			assert.Equal(t, c.iMax, anybody.IMax.String())
+			assert.Equal(t, open.Cap, anybody.Cap)
+			assert.Equal(t, [2]int64{c.share, c.backlog}, [2]int64{open.ShareBound, open.BackBound})
+			assert.Equal(t, c.backlog, open.Cap)
+			assert.Equal(t, entry.BoundByBacklog, open.BoundBy)
+			require.Len(t, open.Allocations, len(c.issuers))
+			sum := c.left
+			for _, a := range open.Allocations {
+				assert.Equal(t, c.allocation, a.Amount, "%s", a.DID)
+				sum += a.Amount
+			}
+			assert.Equal(t, open.Cap, sum)
+			assert.Equal(t, c.left, p.totals.Unallocated)
+			assert.Equal(t, c.backlog, p.totals.Cap)
+			require.Equal(t, p.State.Digest(), p.Replay().Digest(), "R2")
+			audited(t, p.World)
+		})
+	}
+}
+
+// aMonth is a month's part of what an epoch of three has.
+func aMonth(epoch int64) string { return big.NewRat(epoch, 3).RatString() }
 
 func equalWeights(n int) []entry.Weight {
 	list := make([]entry.Weight, n)
@@ -231,6 +298,11 @@ func TestGoldenVector4StockAndFlow(t *testing.T) {
 		assert.Equal(t, want[i], s)
 	}
 	assert.EqualValues(t, 16_200, s.Supply())
+	var issued, burned int64
+	for _, f := range flows {
+		issued, burned = issued+f.I, burned+f.B
+	}
+	assert.Equal(t, [3]int64{19_500, 3_300, 16_200}, [3]int64{issued, burned, issued - burned})
 	n := rules.Indicate(flows[2], s, 15_200)
 	for name, c := range map[string]struct {
 		ratio entry.Ratio

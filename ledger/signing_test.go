@@ -14,6 +14,7 @@ import (
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/signer"
 	"city-sync.org/citysync/ledger/tlog"
+	"city-sync.org/citysync/ledger/voucher"
 	"city-sync.org/citysync/ledger/witness"
 )
 
@@ -91,6 +92,38 @@ func TestLogChangesItsKeyWithAnOverlap(t *testing.T) {
 	c.logKey = old // an old key that was stolen signs for nobody any more
 	_, status := stale.bring(in)
 	require.Equal(t, http.StatusForbidden, status)
+}
+
+// A till that is away knows the log's key of the day on which it was last there.
+func TestVouchersAreGoodAtATillThatKnowsTheOldKeyOrTheNew(t *testing.T) {
+	t.Parallel()
+	c, ana := rich(t)
+	oldKey := c.l.VerifierKey()
+	next, newKey := c.newKey()
+	c.nextKey = next
+	c.restart()
+	require.Equal(t, newKey, c.l.VerifierKey())
+	check := func(shown, key string) error {
+		_, err := voucher.Check([]byte(shown), key, c.till.id, c.clock.Now())
+		return err
+	}
+	held := c.hold(ana, 1, "h", nil)
+	require.Equal(t, 200, held.Status, "%v", held.Body)
+	burned := c.code(ana, 1, "v", map[string]any{"till": c.till.id})
+	require.Equal(t, 200, burned.Status, "%v", burned.Body)
+	for _, key := range []string{oldKey, newKey} {
+		require.NoError(t, check(held.str("voucher"), key))
+		require.NoError(t, check(burned.str("voucher"), key))
+	}
+
+	c.clock.Advance(tlog.KeyOverlap + time.Minute)
+	c.restart()
+	till := c.bindLater(tlog.KeyOverlap)
+	after := c.code(ana, 1, "later", map[string]any{"till": till.id})
+	require.Equal(t, 200, after.Status, "%v", after.Body)
+	c.till = till
+	require.NoError(t, check(after.str("voucher"), newKey))
+	require.ErrorIs(t, check(after.str("voucher"), oldKey), voucher.ErrVoucher, "the old key signs no more")
 }
 
 func TestLedgerSignsWithAKeyThatItDoesNotHave(t *testing.T) {

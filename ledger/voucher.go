@@ -52,7 +52,7 @@ func (l *Ledger) sign(v voucher.Voucher) (string, error) {
 	v.Ledger = l.cfg.DID.String()
 	ctx, cancel := context.WithTimeout(context.Background(), signWithin)
 	defer cancel()
-	signed, err := l.seq.signing.signer.Voucher(ctx, v.Text(), l.seq.signing.newest())
+	signed, err := l.seq.signing.signer.Voucher(ctx, v.Text(), l.seq.signing.now())
 	if err != nil {
 		return "", broken("%w", err)
 	}

@@ -67,11 +67,11 @@ func Handler(s Signer, token []byte) http.Handler {
 	})
 	mux.HandleFunc("POST /voucher", func(w http.ResponseWriter, r *http.Request) {
 		in, err := readAsked(w, r)
-		if err != nil || len(in.Keys) != 1 {
-			reply(w, answered{}, errors.Join(err, fmt.Errorf("%w: a voucher is signed by one key", ErrRefused)))
+		if err != nil {
+			reply(w, answered{}, err)
 			return
 		}
-		signed, err := s.Voucher(r.Context(), in.Text, in.Keys[0])
+		signed, err := s.Voucher(r.Context(), in.Text, in.Keys)
 		reply(w, answered{Note: string(signed)}, err)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -193,8 +193,8 @@ func (r *Remote) Sign(ctx context.Context, req Request) ([]byte, error) {
 }
 
 // Voucher implements Signer.
-func (r *Remote) Voucher(ctx context.Context, text, key string) ([]byte, error) {
-	out, err := r.ask(ctx, http.MethodPost, "/voucher", asked{Text: text, Keys: []string{key}})
+func (r *Remote) Voucher(ctx context.Context, text string, keys []string) ([]byte, error) {
+	out, err := r.ask(ctx, http.MethodPost, "/voucher", asked{Text: text, Keys: keys})
 	if err != nil {
 		return nil, err
 	}

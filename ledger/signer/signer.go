@@ -42,8 +42,8 @@ type Signer interface {
 	Last(ctx context.Context) (int64, error)
 	// Sign gives a signed checkpoint. An error that wraps ErrRefused is final.
 	Sign(ctx context.Context, r Request) ([]byte, error)
-	// Voucher gives the signed note of a voucher's text, under the key of a verifier key.
-	Voucher(ctx context.Context, text, key string) ([]byte, error)
+	// Voucher gives the signed note of a voucher's text, under the keys of verifier keys.
+	Voucher(ctx context.Context, text string, keys []string) ([]byte, error)
 }
 
 // Local signs in this process. Without a folder it remembers nothing: the ledger's database and its witnesses keep the history.
@@ -191,14 +191,21 @@ func keep(file string, v last) error {
 }
 
 // Voucher implements Signer. G2
-func (l *Local) Voucher(_ context.Context, text, key string) ([]byte, error) {
+func (l *Local) Voucher(_ context.Context, text string, keys []string) ([]byte, error) {
 	v, err := voucher.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	i := slices.Index(l.vkeys, key)
-	if i < 0 || v.Ledger != l.origin {
-		return nil, fmt.Errorf("%w: a voucher of %q under %q", ErrRefused, v.Ledger, key)
+	var skeys []string
+	for _, key := range keys {
+		i := slices.Index(l.vkeys, key)
+		if i < 0 || v.Ledger != l.origin {
+			return nil, fmt.Errorf("%w: a voucher of %q under %q", ErrRefused, v.Ledger, key)
+		}
+		skeys = append(skeys, l.skeys[i])
 	}
-	return voucher.Sign(v, l.skeys[i])
+	if len(skeys) == 0 {
+		return nil, fmt.Errorf("%w: a voucher under no key", ErrRefused)
+	}
+	return voucher.Sign(v, skeys...)
 }

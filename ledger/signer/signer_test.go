@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"city-sync.org/citysync/ledger/signer"
 	"city-sync.org/citysync/ledger/tlog"
+	"city-sync.org/citysync/ledger/voucher"
 )
 
 const origin = "did:plc:log"
@@ -113,6 +115,21 @@ func TestSignerInAnotherProcessIsTheSameSigner(t *testing.T) {
 	require.EqualValues(t, 2, last)
 	_, err = s.Sign(t.Context(), request(t, tree(t, "1", "x", "3"), 2, s.Keys()[0]))
 	require.ErrorIs(t, err, signer.ErrRefused)
-	_, err = s.Voucher(t.Context(), "did:plc:log\n3\nAAAA\n", s.Keys()[0]) // G2
+	_, err = s.Voucher(t.Context(), "did:plc:log\n3\nAAAA\n", s.Keys()[:1]) // G2
 	require.ErrorIs(t, err, signer.ErrRefused)
+
+	shown := voucher.Voucher{
+		Ledger: origin, What: voucher.Burn, Till: "till1", Offering: "at://did:plc:pool/org.city-sync.offer.offering/swim", Version: "bafyswim",
+		Units: 1, Credits: 8, Receipt: 7, IssuedAt: time.Unix(0, 0), ExpiresAt: time.Unix(60, 0),
+	}
+	signed, err = s.Voucher(t.Context(), shown.Text(), s.Keys())
+	require.NoError(t, err)
+	for _, key := range s.Keys() {
+		_, err := voucher.Open(signed, key)
+		require.NoError(t, err)
+	}
+	for _, keys := range [][]string{nil, {s.Keys()[0], "another+00000000+AAAA"}} {
+		_, err = s.Voucher(t.Context(), shown.Text(), keys)
+		require.ErrorIs(t, err, signer.ErrRefused)
+	}
 }

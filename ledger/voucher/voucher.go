@@ -17,7 +17,8 @@
 //	expires 2027-01-14T08:00:00Z
 //
 // After it comes an empty line and the signature line of a C2SP signed note. The key is the log's, under a name of its own:
-// the log's with "/voucher" after it. No voucher is a checkpoint, whose first line is the name of the log, and no
+// the log's with "/voucher" after it. While the log changes its key there are two lines, one by each: a till that is away
+// knows only the key of before. No voucher is a checkpoint, whose first line is the name of the log, and no
 // checkpoint is a voucher.
 package voucher
 
@@ -119,33 +120,23 @@ func Parse(text string) (Voucher, error) {
 	return v, nil
 }
 
-// Sign gives the signed note under the log's secret key.
-func Sign(v Voucher, skey string) ([]byte, error) {
+// Sign gives the signed note under the log's secret keys: one, or both while it changes its key.
+func Sign(v Voucher, skeys ...string) ([]byte, error) {
 	if _, err := Parse(v.Text()); err != nil {
 		return nil, err
 	}
-	if _, err := note.NewSigner(skey); err != nil {
-		return nil, fmt.Errorf("voucher: log key: %w", err)
+	if len(skeys) == 0 {
+		return nil, errors.New("voucher: no log key")
 	}
-	parts := strings.SplitN(skey, "+", 5) // PRIVATE+KEY+name+hash+base64, as the signer has checked
-	raw, err := base64.StdEncoding.DecodeString(parts[4])
-	if err != nil {
-		return nil, fmt.Errorf("voucher: log key: %w", err)
+	var signers []note.Signer
+	for _, skey := range skeys {
+		s, err := signerOf(skey, v.Ledger)
+		if err != nil {
+			return nil, fmt.Errorf("voucher: log key: %w", err)
+		}
+		signers = append(signers, s)
 	}
-	public, ok := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
-	if !ok || parts[2] != v.Ledger {
-		return nil, fmt.Errorf("voucher: log key is named %q, the ledger %q", parts[2], v.Ledger)
-	}
-	vkey, err := note.NewEd25519VerifierKey(v.Ledger+keyName, public)
-	if err != nil {
-		return nil, fmt.Errorf("voucher: log key: %w", err)
-	}
-	hash := strings.SplitN(vkey, "+", 3)[1]
-	signer, err := note.NewSigner("PRIVATE+KEY+" + v.Ledger + keyName + "+" + hash + "+" + parts[4])
-	if err != nil {
-		return nil, fmt.Errorf("voucher: log key: %w", err)
-	}
-	signed, err := note.Sign(&note.Note{Text: v.Text()}, signer)
+	signed, err := note.Sign(&note.Note{Text: v.Text()}, signers...)
 	if err != nil {
 		return nil, fmt.Errorf("voucher: %w", err)
 	}
@@ -153,6 +144,28 @@ func Sign(v Voucher, skey string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d bytes", ErrVoucher, len(signed))
 	}
 	return signed, nil
+}
+
+// signerOf is the log's key under the name that vouchers have.
+func signerOf(skey, ledger string) (note.Signer, error) {
+	if _, err := note.NewSigner(skey); err != nil {
+		return nil, err
+	}
+	parts := strings.SplitN(skey, "+", 5) // PRIVATE+KEY+name+hash+base64, as the signer has checked
+	raw, err := base64.StdEncoding.DecodeString(parts[4])
+	if err != nil {
+		return nil, err
+	}
+	public, ok := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
+	if !ok || parts[2] != ledger {
+		return nil, fmt.Errorf("it is named %q, the ledger %q", parts[2], ledger)
+	}
+	vkey, err := note.NewEd25519VerifierKey(ledger+keyName, public)
+	if err != nil {
+		return nil, err
+	}
+	hash := strings.SplitN(vkey, "+", 3)[1]
+	return note.NewSigner("PRIVATE+KEY+" + ledger + keyName + "+" + hash + "+" + parts[4])
 }
 
 // Open checks a signed note under the log's public key, as actor.city names it. The error wraps ErrVoucher.

@@ -101,6 +101,27 @@ func TestNoVoucherIsACheckpointAndNoCheckpointAVoucher(t *testing.T) {
 	require.ErrorIs(t, err, voucher.ErrVoucher)
 }
 
+// While the log changes its key a till may know either.
+func TestAVoucherByTwoKeysIsGoodUnderEach(t *testing.T) {
+	t.Parallel()
+	skey, vkey := keys(t)
+	nextS, nextV := keys(t)
+	_, other := keys(t)
+	signed, err := voucher.Sign(swim(), skey, nextS)
+	require.NoError(t, err)
+	for _, key := range []string{vkey, nextV} {
+		got, err := voucher.Check(signed, key, "till1", made)
+		require.NoError(t, err)
+		assert.Equal(t, swim(), got)
+	}
+	_, err = voucher.Open(signed, other)
+	require.ErrorIs(t, err, voucher.ErrVoucher)
+	_, err = voucher.Sign(swim())
+	require.ErrorContains(t, err, "no log key")
+	_, err = voucher.Sign(swim(), skey, "PRIVATE+KEY+none")
+	require.Error(t, err)
+}
+
 func TestNoByteOfAVoucherCanBeChanged(t *testing.T) {
 	t.Parallel()
 	skey, vkey := keys(t)

@@ -71,6 +71,8 @@ func TestLintNoticesEachBreach(t *testing.T) {
 		"format xor":          field(`"a":{"type":"string","format":"did","maxLength":8}`),
 		"maxLength":           field(`"a":{"type":"string"}`),
 		"10 to 20 times":      field(`"a":{"type":"string","maxGraphemes":100,"maxLength":100}`),
+		"in a list":           field(`"a":{"type":"array","maxLength":2,"items":{"type":"object","properties":{}}}`),
+		"in an object":        field(`"a":{"type":"object","properties":{}}`),
 		"array":               field(`"a":{"type":"array","items":{"type":"integer"}}`),
 		"enum":                field(`"a":{"type":"string","maxLength":8,"enum":["x"]}`),
 		"closed":              field(`"a":{"type":"union","refs":["#x"],"closed":true}`),
@@ -193,8 +195,14 @@ func typeBreaches(at string, d map[string]any, inRecord bool, say func(where, wh
 			say(at, "blob without accept and maxSize")
 		}
 	}
+	if items, ok := d["items"].(map[string]any); ok && items["type"] == "object" {
+		say(at, "an object in a list has a name of its own, and is referred to")
+	}
 	if props, ok := d["properties"].(map[string]any); ok {
 		for name, p := range props {
+			if p.(map[string]any)["type"] == "object" {
+				say(at+"."+name, "an object in an object has a name of its own, and is referred to")
+			}
 			if !lowerCamel.MatchString(name) {
 				say(at+"."+name, "name is not lowerCamelCase")
 			}

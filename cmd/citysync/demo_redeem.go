@@ -270,12 +270,13 @@ func (d *demo) tryCodes(ctx context.Context) error {
 	var spent, rich *resident
 	var spentOn string
 	most := int64(0)
-	for _, r := range d.residents {
+	for i, r := range d.residents {
 		has, err := d.balance(ctx, r)
 		if err != nil {
 			return err
 		}
-		if uri := has.burned(d.ready.Epoch.Key); uri != "" && spent == nil && d.offeringAt(uri) != nil {
+		// The first resident meets the counter on its bad days: what an earlier run burned for them last had no code of redeemAll's.
+		if uri := has.burned(d.ready.Epoch.Key); i > 0 && uri != "" && spent == nil && d.offeringAt(uri) != nil {
 			spent, spentOn = r, uri
 		}
 		if has.Credits > most {

@@ -32,7 +32,7 @@ func golden(t *testing.T, f figures) {
 	}
 	assert.Equal(t, map[string]int{
 		"AllocationExceeded": 1, "NotAccredited": 1, "EntryNotActive": 1, "SelfVerification": 1, "NotActivated": 1, "SealedTask": 1,
-		"AlreadyMinted": 1, "TermsFrozen": 1, "PublicPriceZero": 1, "CodeExpired": 1, "AlreadyRedeemed": 1,
+		"AlreadyMinted": 1, "TermsFrozen": 1, "PublicPriceZero": 1, "CodeExpired": 1, "AlreadyRedeemed": 1, "TillLocked": 2,
 	}, f.Refused)
 }
 

@@ -59,7 +59,7 @@ func (s *stack) childArgs(place string) ([]string, error) {
 		}
 		return append(args, "--city-did", s.state.did(idCity).String(), "--ledger-did", account.DID.String(), "--tz", s.plan.TZ,
 			"--pds-url", s.ports.url(portPDS), "--hosts", strings.Join(s.hosts(), ","), "--web-url", s.ports.url(portWeb),
-			"--secrets", s.dir.file("secrets")), nil
+			"--digest-every", digestEvery.String(), "--secrets", s.dir.file("secrets")), nil
 	default:
 		return append(args, "--city-did", s.state.did(idCity).String(), "--hosts", strings.Join(s.hosts(), ","),
 			"--ledger-url", s.ports.url(portLedger), "--secrets", s.dir.file("secrets"), "--demonstration"), nil

@@ -32,6 +32,10 @@ func intFlag(name string, value int, usage string) *cli.IntFlag {
 	return &cli.IntFlag{Name: name, Value: value, Usage: usage, Sources: env(name), OnlyOnce: true}
 }
 
+func durationFlag(name, usage string) *cli.DurationFlag {
+	return &cli.DurationFlag{Name: name, Usage: usage, Sources: env(name), OnlyOnce: true}
+}
+
 func boolFlag(name, usage string) *cli.BoolFlag {
 	return &cli.BoolFlag{Name: name, Usage: usage, Sources: env(name)}
 }

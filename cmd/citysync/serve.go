@@ -196,6 +196,7 @@ func ledgerCommand(s streams) *cli.Command {
 			stringFlag("hosts", "", "`URLS` of the PDSs to read, by comma (default: that PDS)"),
 			stringFlag("web-url", "", "`URL` of the AppView, told to verifiers"),
 			stringFlag("signer", "", "`ADDRESS` of the process that has the log's key: unix:PATH or http://127.0.0.1:PORT (default: the key is here)"),
+			durationFlag("digest-every", "`TIME` between two digests of the state while the log grows (default: one at the first sweep of a day)"),
 			secretsFlag(fileLogSeed, fileLedgerAccount),
 		),
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -206,6 +207,7 @@ func ledgerCommand(s streams) *cli.Command {
 			cfg := ledger.Config{
 				TZ: c.String("tz"), PDS: c.String("pds-url"), PDSURL: c.String("pds-url"), WebURL: c.String("web-url"),
 				PublicURL: a.public, PLCURL: loopbackPLC(a.plcURL), Sources: list(c.String("hosts")),
+				DigestEvery: c.Duration("digest-every"),
 			}
 			if cfg.City, err = a.did("city-did"); err != nil {
 				return err

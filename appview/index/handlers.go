@@ -90,7 +90,7 @@ func project(ctx context.Context, tx pgx.Tx, r Record) error {
 		") on conflict (did, rkey) do update set "+strings.Join(sets, ", "), pgx.NamedArgs(columns)); err != nil {
 		return fmt.Errorf("project %s of %s: %w", r.Coll, r.DID, err)
 	}
-	return nil
+	return pending(ctx, tx, r, columns)
 }
 
 // storable is v as PostgreSQL takes it: a stranger's text may hold NUL, which is valid everywhere but there.

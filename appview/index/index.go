@@ -8,6 +8,7 @@
 //   - Typed tables are projections: Rebuild makes them anew from the record table and StateHash is the same afterwards.
 //   - What an account's host says of it decides whether its rows are there: only an active account has any.
 //   - A log entry is stored only when the tree that it extends has the root of a checkpoint under the key that actor.city names.
+//   - A receipt or checkpoint of the ledger's that differs from the log is kept as its author signed it, marked, and raises an alarm.
 package index
 
 import (
@@ -41,19 +42,24 @@ func Migrations() fs.FS {
 
 // Index writes the AppView's tables. It is the only writer.
 type Index struct {
-	pool    *pgxpool.Pool
-	clock   clock.Clock
-	log     *slog.Logger
-	dropped *prometheus.CounterVec
+	pool      *pgxpool.Pool
+	clock     clock.Clock
+	log       *slog.Logger
+	dropped   *prometheus.CounterVec
+	differing *prometheus.GaugeVec
 }
 
 // New writes to the migrated schema behind pool.
 func New(pool *pgxpool.Pool, c clock.Clock, log *slog.Logger, reg prometheus.Registerer) (*Index, error) {
 	x := &Index{pool: pool, clock: c, log: log, dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "citysync_appview_dropped_total", Help: "Foreign events and records that were not indexed, by reason.",
-	}, []string{"reason"})}
-	if err := reg.Register(x.dropped); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+	}, []string{"reason"}), differing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "citysync_appview_differs", Help: "Records that the ledger published and that differ from its log, by collection.",
+	}, []string{"collection"})}
+	for _, c := range []prometheus.Collector{x.dropped, x.differing} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
 	}
 	return x, nil
 }

@@ -107,7 +107,7 @@ func (l *LogReader) read(ctx context.Context) error {
 	if err := l.follow(ctx, url, keys); err != nil {
 		return err
 	}
-	return l.cosigned(ctx, url, keys)
+	return errors.Join(l.published(ctx, vkey), l.cosigned(ctx, url, keys))
 }
 
 // follow extends our copy to the checkpoint, which one of the keys must have signed.

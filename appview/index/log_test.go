@@ -111,6 +111,7 @@ func (p *publisher) grow(n int, spoil ...func(*publisher)) {
 func (w *world) follow(p *publisher) {
 	w.t.Helper()
 	_, cbor := example(w.t, lexicons.ActorCity)
+	cbor = edited(w.t, cbor, "ledger", ledgerDID)
 	cbor = edited(w.t, cbor, "log", map[string]any{"origin": ledgerDID, "vkey": p.vkey, "url": p.url})
 	w.author(city).put(repo.Create, lexicons.ActorCity, "self", cbor)
 	reader := index.NewLogReader(w.x, city, http.DefaultClient, slog.New(slog.DiscardHandler))

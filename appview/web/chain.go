@@ -57,6 +57,7 @@ type recordPage struct {
 	EvidenceURL string
 	Seq         string // of the entry that it is the receipt of, or ""
 	Referring   []query.SeqKind
+	Differing   []query.Differing // it, where it is not what the log says
 }
 
 // record shows one version. Where none is kept here, but the log rests on one, the page says so and leads to the signed evidence.
@@ -76,6 +77,11 @@ func (p *Pages) record(ctx context.Context, r *http.Request, l layout) (any, err
 		return nil, err
 	}
 	page := recordPage{Record: rec, Citations: cited}
+	if seen {
+		if page.Differing, err = p.db.Differs(ctx, rec); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case !seen && len(cited) == 0:
 		return nil, query.ErrNotFound
@@ -115,6 +121,8 @@ type logPage struct {
 	Kind    string
 	Entries []query.Listed
 	Next    string
+
+	Differing []query.Differing // on the first page
 }
 
 // logKinds are the figures of the city's page that open to their entries.
@@ -126,7 +134,13 @@ func (p *Pages) log(ctx context.Context, r *http.Request, _ layout) (any, error)
 		return nil, query.ErrNotFound
 	}
 	var err error
-	page.Entries, page.Next, err = p.db.LogEntries(ctx, page.Kind, query.Page{Limit: 100, Cursor: r.URL.Query().Get("from")})
+	from := r.URL.Query().Get("from")
+	if page.Entries, page.Next, err = p.db.LogEntries(ctx, page.Kind, query.Page{Limit: 100, Cursor: from}); err != nil {
+		return nil, err
+	}
+	if from == "" {
+		page.Differing, err = p.db.AllDiffering(ctx)
+	}
 	return page, err
 }
 
@@ -136,6 +150,7 @@ type entryPage struct {
 	Facts      []fact
 	Referring  []query.SeqKind
 	Reversed   bool
+	Differing  []query.Differing // what the ledger published about it
 	Receipt    bool
 	JSON       string
 }
@@ -150,6 +165,9 @@ func (p *Pages) entry(ctx context.Context, r *http.Request, l layout) (any, erro
 		return nil, err
 	}
 	if page.Referring, err = p.db.Referring(ctx, e.Seq); err != nil {
+		return nil, err
+	}
+	if page.Differing, err = p.db.DiffersFrom(ctx, e.Seq); err != nil {
 		return nil, err
 	}
 	page.Reversed = slices.ContainsFunc(page.Referring, func(s query.SeqKind) bool { return s.Kind == string(entry.KindReverse) })

@@ -13,6 +13,7 @@ var funcs = template.FuncMap{
 	"stamp":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"taskPath":   taskPath,
 	"recordPath": recordPath,
+	"lines":      func(s string) []string { return strings.Split(s, "\n") },
 	"entryPath":  entryPath,
 	"epochPath":  epochPath,
 

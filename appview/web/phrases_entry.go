@@ -140,6 +140,7 @@ var entryPhrases = map[string]words{
 	"refer.void":     {"Given back by", "Devuelto por"},
 	"refer.reverse":  {"Reversed by", "Revertido por"},
 	"reversedMark":   {"reversed", "revertida"},
+	"differs":        {"A record that the ledger published differs from the log. The log counts; the record is an alarm.", "Un registro que publicó el libro mayor difiere de la bitácora. Vale la bitácora; el registro es una alarma."},
 	"reversedNotice": {"A later entry reverses this one. Both stay in the log.", "Una entrada posterior revierte esta. Ambas siguen en la bitácora."},
 	"asWritten":      {"As it stands in the log", "Tal como está en la bitácora"},
 }

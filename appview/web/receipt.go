@@ -32,6 +32,7 @@ type receiptPage struct {
 	Name, Says string // keys of phrases
 	Facts      []fact
 	Referring  []query.SeqKind
+	Differing  []query.Differing
 	LeafHash   string
 	QR         template.HTML // "" where no proof fits
 	Holds      string        // key of the phrase that says what the code holds
@@ -53,6 +54,9 @@ func (p *Pages) receipt(ctx context.Context, r *http.Request, l layout) (any, er
 	}
 	page.Facts = slices.DeleteFunc(page.Facts, func(f fact) bool { return !f.Short })
 	if page.Referring, err = p.db.Referring(ctx, e.Seq); err != nil {
+		return nil, err
+	}
+	if page.Differing, err = p.db.DiffersFrom(ctx, e.Seq); err != nil {
 		return nil, err
 	}
 	hash := tlog.LeafHash(e.Leaf)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 
@@ -68,4 +69,41 @@ func TestReceiptRecordLeadsToWhatReversedIt(t *testing.T) {
 	assert.Contains(t, said, phrase("en", "refer.reverse"))
 	assert.Contains(t, said, phrase("en", "receiptOpen"))
 	assert.NotContains(t, read(t, p, "/record/"+logtest.Museum.String()+path), phrase("en", "refer.reverse"), "a stranger's receipt is about no entry")
+}
+
+// A record of the ledger's that is not what its log says is shown as that wherever it is met.
+func TestARecordThatDiffersFromTheLogIsShownAsThat(t *testing.T) {
+	t.Parallel()
+	p, told, pool := town(t)
+	seq := told.Seq["mint"]
+	rkey := lexicons.SeqKey(seq)
+	paths := []string{
+		fmt.Sprintf("/entry/%d", seq), fmt.Sprintf("/receipts/%d", seq), "/record/" + logtest.Origin + "/org.city-sync.ledger.receipt/" + rkey, "/log/mint",
+	}
+	for _, sql := range []string{
+		`insert into record_version (did, coll, rkey, cid, rev, cbor, seen) values ($1, 'org.city-sync.ledger.receipt', $2, 'bafyr', '3k', '\xa0', now())`,
+		`insert into record (did, coll, rkey, cid, rev, indexed) values ($1, 'org.city-sync.ledger.receipt', $2, 'bafyr', '3k', now())`,
+	} {
+		_, err := pool.Exec(t.Context(), sql, logtest.Origin, rkey)
+		require.NoError(t, err)
+	}
+	for _, path := range paths {
+		assert.NotContains(t, read(t, p, path), phrase("en", "differs"), path)
+	}
+	_, err := pool.Exec(t.Context(), `insert into log_differs (did, coll, rkey, cid, seq, what, at)
+values ($1, 'org.city-sync.ledger.receipt', $2, 'bafyr', $3, E'amount is 17, the entry says 16\n<b>day</b>', now())`, logtest.Origin, rkey, seq)
+	require.NoError(t, err)
+	for _, path := range paths {
+		for _, lang := range []string{"en", "es"} {
+			said := read(t, p, path+"?lang="+lang)
+			assert.Contains(t, said, phrase(lang, "differs"), path)
+			assert.Contains(t, said, "amount is 17, the entry says 16", path)
+			assert.Contains(t, said, "<b>day</b>", "a stranger's words are text")
+		}
+	}
+	_, err = pool.Exec(t.Context(), `update record set cid = 'bafynext' where rkey = $1`, rkey)
+	require.NoError(t, err)
+	for _, path := range paths {
+		assert.NotContains(t, read(t, p, path), phrase("en", "differs"), "it was mended: %s", path)
+	}
 }

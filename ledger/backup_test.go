@@ -295,10 +295,14 @@ func TestProcessFromBeforeARestoreWritesNothing(t *testing.T) { // L4
 	require.NoError(t, GrantTo(c.ctx, c.world.pool, c.role().Config().ConnConfig.User))
 	before := contents(t, c.world.pool)
 	for term := int64(0); term <= old; term++ { // as if it had got the lock again
-		st := &store{pool: c.role()}
-		err := pgx.BeginFunc(c.ctx, c.role(), func(tx pgx.Tx) error {
-			return st.writeBatch(c.ctx, tx, &batch{tx: &batchTx{begun: true}}, term, c.l.seq.log.size(), nil, [32]byte{})
-		})
+		w, err := writeBatch(&batch{tx: new(batchTx)}, term, c.l.seq.log.size(), nil, [32]byte{}, new(arguments))
+		require.NoError(t, err)
+		conn, err := c.role().Acquire(c.ctx)
+		require.NoError(t, err)
+		statements, err := prepare(c.ctx, conn.Conn())
+		require.NoError(t, err)
+		_, err = lockedConn{conn.Conn(), statements}.write(c.ctx, w, false)
+		conn.Release()
 		require.ErrorIs(t, err, ErrSecondWriter)
 	}
 	require.Equal(t, before, contents(t, c.world.pool))

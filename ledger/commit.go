@@ -19,11 +19,11 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 		return err
 	}
 	size := s.log.size()
-	if err := s.store.writeBatch(ctx, s.conn, b, s.term, size, nodes, root); err != nil {
+	all, err := writeBatch(b, s.term, size, nodes, root, &s.call)
+	if err != nil {
 		return err
 	}
-	crash.Point("ledger/sequencer/after-inserts")
-	head, err := s.conn.commit(ctx)
+	head, err := s.conn.write(ctx, all, b.tx.begun)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // guardsOf repeats in SQL, with CHECKs, what the rules decided in memory: caps, allocations, balances, links. A failure here is never a
-// refusal: the batch ends, and with it the process.
+// refusal: the batch ends, and with it the process. Epochs and accounts that open in the batch are queued at once.
 func guardsOf(all *statements, b *batch) (*guards, error) {
 	g := &guards{all: all, now: b.now, issued: map[allotment]int64{}, caps: map[allotment]int64{}, balances: map[holding]moved{}}
 	for _, s := range b.entries {
@@ -21,13 +21,13 @@ func guardsOf(all *statements, b *batch) (*guards, error) {
 	return g, nil
 }
 
-// guards are the statements of a batch. What many entries change alike is summed up first: hundreds of updates of one row in one
+// guards are what a batch changes beside the log. What many entries change alike is summed up first: hundreds of updates of one row in one
 // transaction each walk over the versions before them. So a CHECK sees what a batch does to a balance, not what each entry does: that a
 // burn stands before the mint that pays for it, only the rules see.
 type guards struct {
 	all          *statements
 	now          time.Time
-	accounts     many // whose the entries seqs are; written with the log
+	accounts     []byte // whose the entries seqs are, one behind the other
 	seqs         []int64
 	issued, caps map[allotment]int64
 	balances     map[holding]moved
@@ -62,63 +62,51 @@ func (g *guards) change(account entry.Account, book string, by moved) {
 	g.balances[k] = moved{m.credits + by.credits, m.votes + by.votes, m.aside + by.aside}
 }
 
-// flush queues the sums. Epochs and accounts that open in this batch are queued before.
-func (g *guards) flush() {
+// sums are write_batch's arguments of what is summed up.
+func (g *guards) sums(a *arguments) {
+	var books, epochs, issuers []string
+	var issued []int64
 	for k, n := range g.caps {
-		g.exec(1, `update cap_guard set issued = issued + $3 where book = $1 and epoch = $2`, k.book, k.epoch, n)
+		books, epochs, issued = append(books, k.book), append(epochs, k.epoch), append(issued, n)
 	}
+	a.texts(books)
+	a.texts(epochs)
+	a.int8s(issued)
+	books, epochs, issued = books[:0], epochs[:0], issued[:0]
 	for k, n := range g.issued {
-		g.exec(1, `update allocation_guard set issued = issued + $4 where book = $1 and epoch = $2 and issuer = $3`, k.book, k.epoch, k.issuer, n)
+		books, epochs, issuers, issued = append(books, k.book), append(epochs, k.epoch), append(issuers, k.issuer), append(issued, n)
 	}
-	g.flushBalances()
-	if n := len(g.tills); n > 0 {
-		tills, days, seqs := make([]string, n), make([]string, n), make([]int64, n)
-		for i, t := range g.tills {
-			tills[i], days[i], seqs[i] = t.till, t.day, t.seq
-		}
-		g.exec(int64(n), `insert into till_entry (till, day, seq) select * from unnest($1::text[], $2::text[], $3::bigint[])`, tills, days, seqs)
-	}
-}
-
-// A CHECK looks at a row that is proposed before it looks for the one that stands, so what takes away is an update of its own.
-func (g *guards) flushBalances() {
-	var more, less columns
+	a.texts(books)
+	a.texts(epochs)
+	a.texts(issuers)
+	a.int8s(issued)
+	books = books[:0]
+	n := len(g.balances)
+	credits, votes, aside := make([]int64, 0, n), make([]int64, 0, n), make([]int64, 0, n)
+	accounts := make([]byte, 0, n*len(entry.Account{}))
 	for k, m := range g.balances {
-		if m.credits >= 0 && m.votes >= 0 && m.aside >= 0 {
-			more.add(k, m)
-		} else {
-			less.add(k, m)
-		}
+		books, accounts = append(books, k.book), append(accounts, k.account[:]...)
+		credits, votes, aside = append(credits, m.credits), append(votes, m.votes), append(aside, m.aside)
 	}
-	if n := len(more.books); n > 0 {
-		g.exec(int64(n), `insert into balance (account, book, credits, votes, aside)
-			select * from unnest($1::bytea[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) on conflict (account, book)
-			do update set credits = balance.credits + excluded.credits, votes = balance.votes + excluded.votes, aside = balance.aside + excluded.aside`,
-			more.accounts, more.books, more.credits, more.votes, more.aside)
+	a.texts(books)
+	a.int8s(credits)
+	a.int8s(votes)
+	a.int8s(aside)
+	n = len(g.tills)
+	tills, days, seqs := make([]string, n), make([]string, n), make([]int64, n)
+	for i, t := range g.tills {
+		tills[i], days[i], seqs[i] = t.till, t.day, t.seq
 	}
-	if n := len(less.books); n > 0 {
-		g.exec(int64(n), `update balance b set credits = b.credits + m.credits, votes = b.votes + m.votes, aside = b.aside + m.aside
-			from unnest($1::bytea[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) as m (account, book, credits, votes, aside)
-			where b.account = m.account and b.book = m.book`,
-			less.accounts, less.books, less.credits, less.votes, less.aside)
-	}
-}
-
-type columns struct {
-	accounts              many
-	books                 []string
-	credits, votes, aside []int64
-}
-
-func (c *columns) add(k holding, m moved) {
-	c.accounts, c.books = append(c.accounts, k.account[:]), append(c.books, k.book)
-	c.credits, c.votes, c.aside = append(c.credits, m.credits), append(c.votes, m.votes), append(c.aside, m.aside)
+	a.texts(tills)
+	a.texts(days)
+	a.int8s(seqs)
+	a.bytea(accounts)
 }
 
 // add takes one entry; whose it is, is none's or holder's, who may not stand in the entry itself.
 func (g *guards) add(e *entry.Entry, holder entry.Account) error {
 	if holder != (entry.Account{}) {
-		g.accounts, g.seqs = append(g.accounts, holder[:]), append(g.seqs, e.Seq)
+		g.accounts, g.seqs = append(g.accounts, holder[:]...), append(g.seqs, e.Seq)
 	}
 	if till := atTill(e); till != "" {
 		g.tills = append(g.tills, tillEntry{till, e.Day, e.Seq})

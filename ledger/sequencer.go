@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -47,8 +48,8 @@ type outcome struct {
 // The sequencer is the only writer of the log. One goroutine owns the state in memory and builds batches; another writes them, in
 // their order, so that one batch is built while the one before it commits.
 //
-// Order of a batch: decide and apply in memory; write entries, nodes, guards and side effects, move the head where the term is still
-// ours, COMMIT, read the head back, sign it, answer. Memory is ahead of the database by the batch that commits and the one that is
+// Order of a batch: decide and apply in memory; move the head where the term is still ours, write entries, nodes, guards and side
+// effects, COMMIT, read the head back, sign it, answer. Memory is ahead of the database by the batch that commits and the one that is
 // built, and nobody is answered from there: when a COMMIT is not known to have happened, run returns an error and the process reloads
 // from the log.
 type sequencer struct {
@@ -65,6 +66,7 @@ type sequencer struct {
 	grown   chan struct{} // one token: the tree grew since somebody looked
 	term    int64
 	conn    lockedConn
+	call    arguments // of the batch that is written, for the writer's goroutine alone
 	signing *signing
 	policy  atomic.Pointer[[32]byte] // hash of the quorum policy as the log names it; nil: none
 	keys    atomic.Pointer[witnessKeys]
@@ -187,6 +189,7 @@ func (s *sequencer) fill(ctx context.Context, b *batch) error {
 		select {
 		case <-s.free:
 			b.tx.owns = true
+			runtime.Gosched() // whom the batch before answered may have more to ask
 		case c := <-s.queue:
 			if err := b.take(ctx, c); err != nil {
 				return err

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,7 +30,7 @@ var ErrSecondWriter = errors.New("another process writes this log")
 
 const defaultWriterWait = 5 * time.Second
 
-// store is the ledger's schema. Writes of the log happen in writeBatch only.
+// store is the ledger's schema. Writes of the log happen in lockedConn.write only.
 type store struct{ pool *pgxpool.Pool }
 
 type querier interface {
@@ -44,7 +45,10 @@ type sender interface {
 
 // lockedConn is the one connection that holds the writer's lock. All batches go through it: a lost lock is a lost connection, and
 // so a failed batch.
-type lockedConn struct{ *pgx.Conn }
+type lockedConn struct {
+	*pgx.Conn
+	prepared prepared
+}
 
 // becomeWriter takes the session lock and a new term. From here on every older term's batch fails.
 func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (lockedConn, int64, error) {
@@ -53,7 +57,6 @@ func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (locke
 		return lockedConn{}, 0, fmt.Errorf("connection for the writer: %w", err)
 	}
 	conn := held.Hijack()
-	registerMany(conn.TypeMap())
 	fail := func(err error) (lockedConn, int64, error) {
 		_ = conn.Close(context.WithoutCancel(ctx)) // the first error counts
 		return lockedConn{}, 0, err
@@ -73,13 +76,28 @@ func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (locke
 	if err := conn.QueryRow(ctx, `update head set term = term + 1 returning term`).Scan(&term); err != nil {
 		return fail(fmt.Errorf("take a term: %w", err))
 	}
-	return lockedConn{conn}, term, nil
+	statements, err := prepare(ctx, conn)
+	if err != nil {
+		return fail(err)
+	}
+	return lockedConn{conn, statements}, term, nil
 }
 
 const readHead = `select term, size, root from head`
 
 func (s *store) head(ctx context.Context, q querier) (head, error) {
 	return scanHead(q.QueryRow(ctx, readHead))
+}
+
+// headOf reads what readHead answers in binary form.
+func headOf(r *pgconn.Result) (h head, err error) {
+	if len(r.Rows) != 1 || len(r.Rows[0]) != 3 || len(r.Rows[0][0]) != 8 || len(r.Rows[0][1]) != 8 || len(r.Rows[0][2]) > len(h.root) {
+		return h, broken("head has %d rows, or is not what it was", len(r.Rows))
+	}
+	f := r.Rows[0]
+	h.term, h.size = int64(binary.BigEndian.Uint64(f[0])), int64(binary.BigEndian.Uint64(f[1]))
+	copy(h.root[:], f[2])
+	return h, nil
 }
 
 func scanHead(row pgx.Row) (h head, err error) {
@@ -122,123 +140,4 @@ func (*store) nodes(ctx context.Context, q querier) ([]tlog.Hash, error) {
 		return nil, fmt.Errorf("read the tree: %w", err)
 	}
 	return nodes, nil
-}
-
-// commit ends the batch's transaction and reads the head as it then stands. A COMMIT that is not known to have happened is an error.
-func (c lockedConn) commit(ctx context.Context) (h head, err error) {
-	var queue pgx.Batch
-	queue.Queue("commit")
-	queue.Queue(readHead)
-	results := c.SendBatch(ctx, &queue)
-	defer func() {
-		if e := results.Close(); err == nil && e != nil {
-			err = fmt.Errorf("commit: %w", e)
-		}
-	}()
-	tag, err := results.Exec()
-	if err != nil {
-		return h, fmt.Errorf("commit: %w", err)
-	}
-	if tag.String() != "COMMIT" { // a transaction that had failed is rolled back instead
-		return h, broken("commit was answered by %s", tag)
-	}
-	if h, err = scanHead(results.QueryRow()); err != nil {
-		return h, fmt.Errorf("read head back: %w", err)
-	}
-	return h, nil
-}
-
-// statements are what a batch writes, sent in one go. All are checked before the COMMIT.
-type statements struct {
-	queue pgx.Batch
-	tells []string // what each is, for its error
-	rows  []int64  // that each must touch, or -1
-}
-
-func (s *statements) add(what string, rows int64, sql string, args ...any) {
-	s.queue.Queue(sql, args...)
-	s.tells, s.rows = append(s.tells, what), append(s.rows, rows)
-}
-
-func (s *statements) send(ctx context.Context, conn sender) (err error) {
-	results := conn.SendBatch(ctx, &s.queue)
-	defer func() {
-		if e := results.Close(); err == nil && e != nil {
-			err = fmt.Errorf("write the batch: %w", e)
-		}
-	}()
-	for i, want := range s.rows {
-		tag, err := results.Exec()
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.tells[i], err)
-		}
-		if want >= 0 && tag.RowsAffected() != want {
-			return fmt.Errorf("%s: %w", s.tells[i], broken("%d rows were touched, not %d", tag.RowsAffected(), want))
-		}
-	}
-	return nil
-}
-
-// writeBatch writes what a batch adds to the log: leaves, openings, nodes, guards, and the head where the term is ours.
-func (s *store) writeBatch(ctx context.Context, conn sender, b *batch, term, size int64, nodes []tlog.Hash, root tlog.Hash) error {
-	var all statements
-	if !b.tx.begun {
-		all.add("begin", -1, "begin")
-	}
-	if len(b.entries) > 0 {
-		g, err := guardsOf(&all, b)
-		if err != nil {
-			return err
-		}
-		writeLog(&all, b, size, nodes, g)
-		g.flush()
-	}
-	for _, f := range b.forgotten {
-		f.write(&all)
-	}
-	moveHead(&all, term, size, size+int64(len(b.entries)), root)
-	err := all.send(ctx, conn)
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) && pgErr.Code == notNull && pgErr.TableName == "head" {
-		return fmt.Errorf("term %d at size %d is over: %w", term, size, ErrSecondWriter)
-	}
-	return err
-}
-
-const notNull = "23502"
-
-// moveHead takes the head along, and fails where it is not ours any more: a null term is refused.
-func moveHead(all *statements, term, from, to int64, root tlog.Hash) {
-	const keep = `update head set term = case when term = $1 and size = $2 then term end`
-	const move = `update head set term = case when term = $1 and size = $2 then term end, size = $3, root = $4`
-	if to == from {
-		all.add("keep the head", 1, keep, term, from)
-		return
-	}
-	all.add("move the head", 1, move, term, from, to, root[:])
-}
-
-// writeLog puts entries, openings, hashes and the lines of accounts in by one statement: what it costs a server to begin one is most of
-// a small batch.
-func writeLog(all *statements, b *batch, size int64, nodes []tlog.Hash, g *guards) {
-	const write = `with openings as (insert into opening (seq, sealed) select * from unnest($5::bigint[], $6::bytea[])),
-		nodes as (insert into node (idx, hash) values ($7, $8)),
-		lines as (insert into account_entry (account, seq) select * from unnest($9::bytea[], $10::bigint[]))
-		insert into entry (seq, kind, leaf, hash) select * from unnest($1::bigint[], $2::text[], $3::bytea[], $4::bytea[])`
-	n := len(b.entries)
-	var sealed []int64
-	var openings many
-	seqs, kinds, leaves, hashes := make([]int64, n), make([]string, n), make(many, n), make(many, n)
-	for i := range b.entries {
-		e := &b.entries[i]
-		seqs[i], kinds[i], leaves[i], hashes[i] = e.entry.Seq, string(e.entry.Kind), e.leaf, e.hash[:]
-		if e.opening != nil {
-			sealed, openings = append(sealed, e.entry.Seq), append(openings, e.opening)
-		}
-	}
-	grown := make([]byte, 0, len(nodes)*tlog.HashSize)
-	for i := range nodes {
-		grown = append(grown, nodes[i][:]...)
-	}
-	all.add("write entries", int64(n), write, seqs, kinds, leaves, hashes, sealed, openings, tlog.NodeCount(size), grown, g.accounts, g.seqs)
 }

@@ -32,7 +32,7 @@ var labels = []string{
 	"ledger/intake/before-cursor",
 	"ledger/intake/after-commit",
 	"ledger/sequencer/before-begin",
-	"ledger/sequencer/after-inserts",
+	"ledger/sequencer/after-send",
 	"ledger/sequencer/after-commit",
 	"ledger/sequencer/after-answer",
 	"ledger/checkpoint/before-sign",

@@ -11,7 +11,7 @@ import (
 // nothing that we cosigned comes after them. Without a note it is the checkpoint that we cosigned last.
 func Agree(path, origin string, key *tlog.Cosigner, note []byte, logKeys []string, newKey string) (entry.Sign, tlog.Checkpoint, error) {
 	var none entry.Sign
-	f := &folder{path}
+	f := &folder{path: path}
 	s, err := f.readState()
 	switch {
 	case err != nil:

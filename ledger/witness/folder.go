@@ -48,13 +48,16 @@ type logKey struct {
 }
 
 // folder is a copy on disk. A file is written beside its place, synced and renamed, so that each is whole or not there.
-type folder struct{ path string }
+type folder struct {
+	path   string
+	rename func(from, to string) error
+}
 
 func openFolder(path string) (*folder, error) {
 	if err := os.MkdirAll(filepath.Join(path, folderProofs), 0o700); err != nil {
 		return nil, fmt.Errorf("copy: %w", err)
 	}
-	return &folder{path}, nil
+	return &folder{path, os.Rename}, nil
 }
 
 func (f *folder) file(name string) string { return filepath.Join(f.path, filepath.FromSlash(name)) }
@@ -73,7 +76,7 @@ func (f *folder) put(name string, data []byte, mode fs.FileMode) error {
 	_, err = tmp.Write(data)
 	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
 	if err == nil {
-		err = os.Rename(tmp.Name(), path)
+		err = f.rename(tmp.Name(), path)
 	}
 	if err != nil {
 		_ = os.Remove(tmp.Name()) // the first error counts

@@ -245,7 +245,8 @@ type liar struct {
 	c      *founded
 	leaves [][]byte
 	tree   *tlog.Tree
-	size   int64 // of what it signs
+	size   int64    // of what it signs
+	lines  []string // further ones of what it signs
 }
 
 func (c *founded) liar() *liar {
@@ -294,7 +295,7 @@ func (l *liar) till(key string) {
 func (l *liar) note() []byte {
 	root, err := l.tree.Root(l.size)
 	require.NoError(l.c.t, err)
-	signed, err := tlog.Sign(tlog.Checkpoint{Origin: l.c.cfg.DID.String(), Size: l.size, Root: root}, l.c.logKey)
+	signed, err := tlog.Sign(tlog.Checkpoint{Origin: l.c.cfg.DID.String(), Size: l.size, Root: root, Extensions: l.lines}, l.c.logKey)
 	require.NoError(l.c.t, err)
 	return signed
 }

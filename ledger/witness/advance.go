@@ -119,9 +119,19 @@ func (w *Witness) fetch(ctx context.Context, from *source, c tlog.Checkpoint, no
 	return list, nil
 }
 
+// erases says whether some entry tells that openings were erased, or a day has passed: one who had nothing is forgotten without an entry.
 func erases(list [][]byte) bool {
 	for _, leaf := range list {
-		if e, err := entry.Decode(leaf); err == nil && e.Kind == entry.KindExpire && e.Expire.Reason == entry.ExpireErased {
+		e, err := entry.Decode(leaf)
+		if err != nil {
+			continue
+		}
+		switch e.Kind {
+		case entry.KindExpire:
+			if e.Expire.Reason == entry.ExpireErased {
+				return true
+			}
+		case entry.KindStateDigest:
 			return true
 		}
 	}
@@ -209,10 +219,16 @@ func (w *Witness) refreshOpenings(ctx context.Context) error {
 		}
 		from = next
 	}
+	gone := false
 	for seq, sealed := range w.openings {
-		if _, ok := all[seq]; !ok && sealed != nil {
+		now, ok := all[seq]
+		if !ok && sealed != nil {
 			return fmt.Errorf("the ledger no longer gives the opening of entry %d, nor says that it erased it", seq)
 		}
+		gone = gone || now == nil && sealed != nil
+	}
+	if !gone {
+		return nil
 	}
 	if err := w.folder.replaceOpenings(all); err != nil {
 		return err

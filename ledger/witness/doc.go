@@ -9,5 +9,5 @@
 //	    nothing is cosigned.
 //	W4  The copy is tlog-tiles: any reader of such a log can read it, and a new operator can begin from it.
 //	W5  Openings are asked for under our own key, are kept in the copy alone and are served to nobody. What the ledger erased goes
-//	    from the copy too, before the entry that says so is re-executed.
+//	    from the copy too: before the entry that says so is re-executed, and with the day's digest where no entry does.
 package witness

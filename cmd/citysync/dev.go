@@ -52,6 +52,8 @@ type devConfig struct {
 	Witnesses   int
 	WitnessSet  bool
 	Program     string // what runs a service apart; this program itself where empty
+
+	clock clock.Clock // of the services in this process; the system's where nil
 }
 
 func devCommand(s streams) *cli.Command {

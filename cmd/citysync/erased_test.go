@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/pg/pgtest"
 	"city-sync.org/citysync/ledger/entry"
 )
@@ -185,7 +186,7 @@ func TestErasedPersonIsNowhere(t *testing.T) {
 	for table, content := range everything(t, pool) {
 		for what, raw := range traces {
 			if table == "pds.event" && strings.HasPrefix(what, "DID") {
-				continue // the news of the deletion itself, until the firehose's window is over
+				continue // the news of the deletion itself, until the firehose's window is over: see below
 			}
 			assert.False(t, bytes.Contains(content, raw), "%s stands in %s", what, table)
 		}
@@ -196,7 +197,7 @@ func TestErasedPersonIsNowhere(t *testing.T) {
 	assert.Equal(t, []int{1, 0}, []int{news, rest})
 	require.NoError(t, filepath.WalkDir(cfg.Data, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() || strings.Contains(filepath.Base(path), "plc") {
-			return err // the directory of DIDs is the network's, public and for ever: so a first handle is drawn at random
+			return err // not a store of the city's: the public directory of the outside world, which forgets no DID. So a first handle is drawn at random
 		}
 		content, err := os.ReadFile(path)
 		for what, raw := range traces {
@@ -221,4 +222,28 @@ func TestErasedPersonIsNowhere(t *testing.T) {
 	assert.Equal(t, after, totals())
 	assert.Equal(t, opening, ask(other.session, "getOpening", nil))
 	rightStill()
+	require.NoError(t, pool.QueryRow(t.Context(), `select count(*) from appview.log_differs`).Scan(&rest))
+	assert.Zero(t, rest, "what the ledger published is what its log says")
+
+	// Three days later everybody has heard the news. The PDS lets go of it by itself, and no table is left that holds the DID.
+	require.NoError(t, c.stop())
+	cfg.clock = ahead{clock.System(), 73 * time.Hour}
+	c = startTown(t, cfg)
+	require.Eventually(t, func() bool {
+		return pool.QueryRow(t.Context(), `select count(*) from pds.event where did = $1`, gone.DID.String()).Scan(&rest) == nil && rest == 0
+	}, 30*time.Second, 50*time.Millisecond)
+	require.NoError(t, c.stop())
+	for table, content := range everything(t, pool) {
+		for what, raw := range traces {
+			assert.False(t, bytes.Contains(content, raw), "%s stands in %s", what, table)
+		}
+	}
 }
+
+// ahead is a clock that goes before another.
+type ahead struct {
+	clock.Clock
+	by time.Duration
+}
+
+func (a ahead) Now() time.Time { return a.Clock.Now().Add(a.by) }

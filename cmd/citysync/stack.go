@@ -61,6 +61,9 @@ func newStack(cfg devConfig, dir *dataDir, state *cityState, plan *city.City, p 
 		ground: ground{log: log, clock: clock.System(), http: httpClient(), registry: obs.Registry(), plcURL: p.url(portPLC), smtpURL: cfg.SMTPURL},
 		cfg:    cfg, dir: dir, state: state, plan: plan, ports: p, out: out, secrets: map[string][]byte{}, homes: map[string]settled{},
 	}
+	if cfg.clock != nil {
+		s.clock = cfg.clock
+	}
 	if cfg.PLCURL != "" {
 		s.plcURL = cfg.PLCURL
 	}

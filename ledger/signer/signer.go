@@ -19,6 +19,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"city-sync.org/citysync/ledger/tlog"
 	"city-sync.org/citysync/ledger/voucher"
 )
@@ -51,7 +53,8 @@ type Local struct {
 	origin string
 	vkeys  []string
 	skeys  []string
-	file   string // "": nothing is kept
+	keys   []note.Signer // skeys, read once
+	file   string        // "": nothing is kept
 
 	mu   sync.Mutex
 	last last // guarded by mu
@@ -72,7 +75,11 @@ func New(origin string, skeys ...string) (*Local, error) {
 			return nil, fmt.Errorf("signer: %w", err)
 		}
 		if !slices.Contains(l.vkeys, vkey) {
-			l.vkeys, l.skeys = append(l.vkeys, vkey), append(l.skeys, skey)
+			key, err := tlog.NewSigner(origin, skey)
+			if err != nil {
+				return nil, fmt.Errorf("signer: %w", err)
+			}
+			l.vkeys, l.skeys, l.keys = append(l.vkeys, vkey), append(l.skeys, skey), append(l.keys, key)
 		}
 	}
 	if len(l.vkeys) == 0 {
@@ -120,13 +127,13 @@ func (l *Local) Sign(_ context.Context, r Request) ([]byte, error) {
 	if len(r.Keys) == 0 {
 		return nil, fmt.Errorf("%w: by no key", ErrRefused)
 	}
-	var skeys []string
+	var keys []note.Signer
 	for _, k := range r.Keys {
 		i := slices.Index(l.vkeys, k)
 		if i < 0 {
 			return nil, fmt.Errorf("%w: it has no key %q", ErrRefused, k)
 		}
-		skeys = append(skeys, l.skeys[i])
+		keys = append(keys, l.keys[i])
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -135,7 +142,7 @@ func (l *Local) Sign(_ context.Context, r Request) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return tlog.SignAll(r.Checkpoint, skeys...)
+	return tlog.SignWith(r.Checkpoint, keys...)
 }
 
 func (l *Local) advance(r Request) error {

@@ -81,7 +81,7 @@ func GenerateKey(random io.Reader, origin string) (skey, vkey string, err error)
 
 // VerifierKey gives the public key that belongs to the secret key of the log named origin.
 func VerifierKey(origin, skey string) (string, error) {
-	if _, err := signerOf(origin, skey); err != nil {
+	if _, err := NewSigner(origin, skey); err != nil {
 		return "", err
 	}
 	encoded := strings.SplitN(skey, "+", 5)[4] // PRIVATE+KEY+name+hash+base64, as the signer has checked
@@ -100,7 +100,8 @@ func VerifierKey(origin, skey string) (string, error) {
 	return vkey, nil
 }
 
-func signerOf(origin, skey string) (note.Signer, error) {
+// NewSigner reads a log's secret key, whose name must be the origin.
+func NewSigner(origin, skey string) (note.Signer, error) {
 	signer, err := note.NewSigner(skey)
 	if err != nil {
 		return nil, fmt.Errorf("log key: %w", err)
@@ -113,7 +114,7 @@ func signerOf(origin, skey string) (note.Signer, error) {
 
 // Sign gives the signed note of a checkpoint. The key's name must be the origin.
 func Sign(c Checkpoint, skey string) ([]byte, error) {
-	signer, err := signerOf(c.Origin, skey)
+	signer, err := NewSigner(c.Origin, skey)
 	if err != nil {
 		return nil, err
 	}

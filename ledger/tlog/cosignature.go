@@ -292,16 +292,27 @@ func AddLines(signed []byte, lines ...string) ([]byte, error) {
 func SignAll(c Checkpoint, skeys ...string) ([]byte, error) {
 	var signers []note.Signer
 	for _, skey := range skeys {
-		s, err := signerOf(c.Origin, skey)
+		s, err := NewSigner(c.Origin, skey)
 		if err != nil {
 			return nil, err
 		}
 		signers = append(signers, s)
 	}
-	if _, err := ParseCheckpoint(c.Text()); err != nil || len(signers) == 0 {
+	return SignWith(c, signers...)
+}
+
+// SignWith is SignAll by keys that were read before, each of which is the origin's.
+func SignWith(c Checkpoint, signers ...note.Signer) ([]byte, error) {
+	for _, s := range signers {
+		if s.Name() != c.Origin {
+			return nil, fmt.Errorf("log key is named %q, the log %q", s.Name(), c.Origin)
+		}
+	}
+	text := c.Text()
+	if _, err := ParseCheckpoint(text); err != nil || len(signers) == 0 {
 		return nil, errors.Join(err, fmt.Errorf("checkpoint %d by %d keys", c.Size, len(signers)))
 	}
-	signed, err := note.Sign(&note.Note{Text: c.Text()}, signers...)
+	signed, err := note.Sign(&note.Note{Text: text}, signers...)
 	if err != nil {
 		return nil, fmt.Errorf("sign checkpoint %d: %w", c.Size, err)
 	}

@@ -144,6 +144,7 @@ func TestConcurrentHistoriesAreLinearizable(t *testing.T) { // L2, L3
 			all.Go(func() {
 				for j := range burns {
 					h.burn(r, 1+(i+j)%3, fmt.Sprint(p, i, j))
+					h.read(r) // at once: what it just did must be seen
 				}
 			})
 		}

@@ -45,7 +45,7 @@ func (p *publisher) run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var (
-		lastCheckpoint = p.clock.Now()
+		lastCheckpoint time.Time // none since the start: what a process before us left to publish does not wait
 		lastGrowth     = p.clock.Now()
 		failedAt       time.Time
 	)

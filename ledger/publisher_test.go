@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -177,6 +179,22 @@ func TestLostAnswerIsFoundAgain(t *testing.T) {
 	require.True(t, did)
 	require.Equal(t, []int{1, 1}, fake.commits, "one receipt, one checkpoint, nothing twice")
 	require.Equal(t, 2, fake.sessions, "a token that is over is replaced")
+}
+
+// A ledger that was killed while a checkpoint was under way publishes it when it is back, not an interval later.
+func TestWhatAProcessLeftToPublishDoesNotWaitInTheNext(t *testing.T) {
+	t.Parallel()
+	c, _ := rich(t)
+	fake := newFake()
+	p := c.publisher(fake)
+	ctx, cancel := context.WithCancel(c.ctx)
+	done := make(chan error, 1)
+	go func() { done <- p.run(ctx) }()
+	defer func() { cancel(); require.NoError(t, <-done) }()
+	require.Eventually(t, func() bool { // its clock stands still
+		var n int
+		return c.world.pool.QueryRow(c.ctx, `select count(*) from published_checkpoint`).Scan(&n) == nil && n == 1
+	}, 10*time.Second, 20*time.Millisecond)
 }
 
 func TestRecordThatDiffersFromTheLogIsAnAlarm(t *testing.T) {

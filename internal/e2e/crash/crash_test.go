@@ -31,7 +31,7 @@ var (
 	}
 	// An epoch closes after its months: no city of a test lives so long. The ledger's own tests start again there.
 	never = []string{"ledger/report/"}
-	// Only the city in one process has witnesses beside it, and a digest more than once a day.
+	// Only the city in one process has witnesses beside it.
 	together = []string{"ledger/cosign/before-keep#3", "ledger/cosign/after-keep#2", "ledger/digest/made#2"}
 )
 

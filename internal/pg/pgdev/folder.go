@@ -49,6 +49,12 @@ func lockFile(path string, wait bool) (*os.File, error) {
 	return f, nil
 }
 
+// unlock lets go of a lock at once. Closing the file alone would leave it to a child that another goroutine is just starting, which has
+// all files of this process for a moment.
+func unlock(f *os.File) error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+}
+
 // clearStale deals with what a killed process left. The caller holds the folder's lock, so
 // a server that still runs here has lost its parent: it is on its way out, or is sent there.
 func clearStale(ctx context.Context, log *slog.Logger, dir, cluster string) error {

@@ -229,7 +229,7 @@ func (s *Server) release() error {
 		s.socket = ""
 	}
 	if s.lock != nil {
-		errs = append(errs, s.lock.Close()) // closing lets go of the lock
+		errs = append(errs, unlock(s.lock))
 		s.lock = nil
 	}
 	return errors.Join(errs...)

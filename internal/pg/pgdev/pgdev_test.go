@@ -268,7 +268,7 @@ func TestServerWithoutParentIsStoppedFirst(t *testing.T) { // D2
 	t.Parallel()
 	cfg := testConfig(folder(t))
 	orphan := start(t, cfg)
-	require.NoError(t, orphan.lock.Close()) // as if the process that held it were gone
+	require.NoError(t, unlock(orphan.lock)) // as if the process that held it were gone
 	orphan.lock = nil
 	heir := start(t, cfg)
 	<-orphan.Done()

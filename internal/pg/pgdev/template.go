@@ -36,7 +36,7 @@ func copyTemplate(ctx context.Context, cfg Config, bin binaries, who account, di
 	if err == nil {
 		err = copyTree(cached, dir) // under the lock: another process may be about to renew it
 	}
-	if err = errors.Join(err, lock.Close()); err != nil {
+	if err = errors.Join(err, unlock(lock)); err != nil {
 		return err
 	}
 	return who.own(dir)

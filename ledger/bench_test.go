@@ -52,6 +52,7 @@ func TestRates(t *testing.T) {
 		for _, callers := range []int{16, 1024} {
 			ours := c.mintRate(round, callers)
 			measured(fmt.Sprintf("mints/%d", callers), ours, naive.rate(callers))
+			measured(fmt.Sprintf("same/%d", callers), ours, naive.wholeRate(callers))
 		}
 		c.openLoop(round)
 		measured("verifications/1", c.verificationRate(round), naive.rate(1))

@@ -26,6 +26,8 @@ type ledgerRow struct{ line, name, unit, peer string }
 var ledgerRows = []ledgerRow{
 	{"mints/16", "ledger, mints of 16 callers", "entries/s", "one transaction per mint/s"},
 	{"mints/1024", "ledger, mints of 1024 callers", "entries/s", "one transaction per mint/s"},
+	{"same/16", "the same, 16 callers", "entries/s", "one transaction, the same rows/s"},
+	{"same/1024", "the same, 1024 callers", "entries/s", "one transaction, the same rows/s"},
 	{"open/50", "ledger, 500 mints/s unasked, p50", "ms", "the limit, ms"},
 	{"open/99", "ledger, 500 mints/s unasked, p99", "ms", "the limit, ms"},
 	{"verifications/1", "ledger, commits of one host to mints", "mints/s", "one transaction per mint/s"},

@@ -172,7 +172,7 @@ func (db *DB) words(ctx context.Context, t *Task) error {
 	}
 	rec, err := db.Record(ctx, t.URI, t.CID)
 	switch {
-	case errors.Is(err, ErrNotFound): // never seen, or hidden for now
+	case errors.Is(err, ErrNotFound): // never seen, or hidden
 		cited, err := db.Citations(ctx, t.URI, t.CID)
 		if err == nil && len(cited) > 0 && cited[0].Withdrawn {
 			t.Standing = TaskDeleted

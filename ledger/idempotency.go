@@ -22,6 +22,7 @@ import (
 type request struct {
 	caller, key string
 	body        [32]byte
+	bare        [32]byte // as it was hashed before the key was part of it; rows of that time have no caller
 }
 
 const maxIdempotencyKey = 64
@@ -35,7 +36,10 @@ func newRequest(method, caller, key string, body any) (*request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("request of %s: %w", method, err)
 	}
-	return &request{caller: caller, key: key, body: sha256.Sum256(append([]byte(method+"\n"+key+"\n"), raw...))}, nil
+	return &request{
+		caller: caller, key: key,
+		body: sha256.Sum256(append([]byte(method+"\n"+key+"\n"), raw...)), bare: sha256.Sum256(append([]byte(method+"\n"), raw...)),
+	}, nil
 }
 
 func (r *request) hash() []byte {
@@ -55,14 +59,20 @@ func (r *request) seal() (cipher.AEAD, error) {
 // answered gives the first answer, if there was one: nil otherwise.
 func (r *request) answered(ctx context.Context, q querier) (json.RawMessage, error) {
 	var body, sealed []byte
-	err := q.QueryRow(ctx, `select body, answer from idempotency where key = $1`, r.hash()).Scan(&body, &sealed)
+	var early bool
+	const kept = `select body, answer, caller is null from idempotency where key = $1`
+	err := q.QueryRow(ctx, kept, r.hash()).Scan(&body, &sealed, &early)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("earlier answer: %w", err)
 	}
-	if !bytes.Equal(body, r.body[:]) {
+	want := r.body
+	if early {
+		want = r.bare
+	}
+	if !bytes.Equal(body, want[:]) {
 		return nil, xrpc.Errorf(http.StatusConflict, "IdempotencyConflict", "the key was used with another body")
 	}
 	aead, err := r.seal()

@@ -143,8 +143,7 @@ func (b *batch) apply(s *staged) error {
 	if err := rules.Apply(b.state, *s.entry); err != nil {
 		return fmt.Errorf("apply entry %d: %w", s.entry.Seq, err)
 	}
-	b.seq.note(s.entry)
-	return nil
+	return b.seq.note(s.entry)
 }
 
 var errBroken = errors.New("broken invariant")

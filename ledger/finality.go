@@ -22,23 +22,24 @@ type digested struct {
 
 // noteDigest keeps what the next checkpoints say of a digest. The first entry of the log stands in for one, so that the first is due
 // when a day has passed.
-func (s *sequencer) noteDigest(e *entry.Entry) {
+func (s *sequencer) noteDigest(e *entry.Entry) error {
 	if e.Kind != entry.KindStateDigest && e.Seq != 0 {
-		return
+		return nil
 	}
 	at, err := entry.ParseTime(e.At)
 	if err != nil {
-		return // both kinds have one: Decode has checked
+		return broken("time of entry %d: %w", e.Seq, err)
 	}
 	s.digest = digested{seq: e.Seq, at: at, day: e.Day}
 	if e.Kind != entry.KindStateDigest {
-		return
+		return nil
 	}
 	hash, err := entry.BalancesHash(e.StateDigest.Balances)
 	if err != nil {
-		return
+		return broken("balances of entry %d: %w", e.Seq, err)
 	}
 	s.digest.line = tlog.BalancesLine(e.Seq, hash)
+	return nil
 }
 
 // extensions are the further lines of a checkpoint.

@@ -114,7 +114,9 @@ func (s *sequencer) replayed(e *entry.Entry, leaf tlog.Hash) error {
 	if err := rules.Apply(s.state, *e); err != nil {
 		return broken("entry %d: %w", e.Seq, err)
 	}
-	s.note(e)
+	if err := s.note(e); err != nil {
+		return err
+	}
 	s.atMax = max(s.atMax, e.At) // of one length, so text has their order
 	if e.Sealed != nil {
 		s.atMax = max(s.atMax, e.Sealed.At)
@@ -205,13 +207,15 @@ func (s *sequencer) alone(ctx context.Context, name string, run func(ctx context
 }
 
 // note keeps what the intake asks of the log beside the rules' state.
-func (s *sequencer) note(e *entry.Entry) {
-	s.noteDigest(e)
+func (s *sequencer) note(e *entry.Entry) error {
+	if err := s.noteDigest(e); err != nil {
+		return err
+	}
 	if e.Kind == entry.KindStateDigest && s.metrics != nil {
 		s.metrics.digested(e)
 	}
 	if e.Kind != entry.KindBind {
-		return
+		return nil
 	}
 	switch e.Bind.What {
 	case entry.BindRole:
@@ -230,6 +234,7 @@ func (s *sequencer) note(e *entry.Entry) {
 	case entry.BindPolicy:
 		s.policy.Store((*[32]byte)(e.Bind.Hash))
 	}
+	return nil
 }
 
 // close lets go of the writer's place.

@@ -2,13 +2,8 @@ package city
 
 import (
 	"embed"
-	"fmt"
 	"io/fs"
 	"math/big"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -46,29 +41,12 @@ type EventTask struct {
 }
 
 // Events lists the events that the program carries.
-func Events() []string {
-	dirs, err := embeddedEvents.ReadDir("events")
-	if err != nil {
-		panic(err) // the tree is compiled in
-	}
-	var out []string
-	for _, d := range dirs {
-		out = append(out, d.Name())
-	}
-	return out
-}
+func Events() []string { return carriedEvents.names() }
 
 // EventFolder gives the files of an embedded event by name, or else of a directory.
-func EventFolder(name string) (fs.FS, error) {
-	if slices.Contains(Events(), name) {
-		return fs.Sub(embeddedEvents, "events/"+name)
-	}
-	info, err := os.Stat(name)
-	if err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("UnknownEvent: %q is neither %s nor a folder", name, strings.Join(Events(), " nor "))
-	}
-	return os.DirFS(filepath.Clean(name)), nil
-}
+func EventFolder(name string) (fs.FS, error) { return carriedEvents.folder("UnknownEvent", name) }
+
+var carriedEvents = shelf{embeddedEvents, "events"}
 
 // LoadEvent reads and checks an event's folder. Its error joins up to 20 faults, each an *Error with file and line.
 func LoadEvent(fsys fs.FS) (*Event, error) {

@@ -23,8 +23,21 @@ var embedded embed.FS
 var Files = []string{"city.csv", "organizations.csv", "catalog.csv", "offerings.csv", "tries.csv"}
 
 // Embedded lists the cities that the program carries.
-func Embedded() []string {
-	dirs, err := embedded.ReadDir("data")
+func Embedded() []string { return carried.names() }
+
+// Folder gives the files of an embedded city by name, or else of a directory.
+func Folder(name string) (fs.FS, error) { return carried.folder("UnknownCity", name) }
+
+var carried = shelf{embedded, "data"}
+
+// A shelf is a tree that is compiled in, with a folder for each name.
+type shelf struct {
+	tree embed.FS
+	root string
+}
+
+func (s shelf) names() []string {
+	dirs, err := s.tree.ReadDir(s.root)
 	if err != nil {
 		panic(err) // the tree is compiled in
 	}
@@ -35,14 +48,14 @@ func Embedded() []string {
 	return out
 }
 
-// Folder gives the files of an embedded city by name, or else of a directory.
-func Folder(name string) (fs.FS, error) {
-	if slices.Contains(Embedded(), name) {
-		return fs.Sub(embedded, "data/"+name)
+func (s shelf) folder(unknown, name string) (fs.FS, error) {
+	names := s.names()
+	if slices.Contains(names, name) {
+		return fs.Sub(s.tree, s.root+"/"+name)
 	}
 	info, err := os.Stat(name)
 	if err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("UnknownCity: %q is neither %s nor a folder", name, strings.Join(Embedded(), " nor "))
+		return nil, fmt.Errorf("%s: %q is neither %s nor a folder", unknown, name, strings.Join(names, " nor "))
 	}
 	return os.DirFS(filepath.Clean(name)), nil
 }

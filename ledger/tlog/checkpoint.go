@@ -113,20 +113,7 @@ func NewSigner(origin, skey string) (note.Signer, error) {
 }
 
 // Sign gives the signed note of a checkpoint. The key's name must be the origin.
-func Sign(c Checkpoint, skey string) ([]byte, error) {
-	signer, err := NewSigner(c.Origin, skey)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := ParseCheckpoint(c.Text()); err != nil {
-		return nil, err
-	}
-	signed, err := note.Sign(&note.Note{Text: c.Text()}, signer)
-	if err != nil {
-		return nil, fmt.Errorf("sign checkpoint %d: %w", c.Size, err)
-	}
-	return signed, nil
-}
+func Sign(c Checkpoint, skey string) ([]byte, error) { return SignAll(c, skey) }
 
 // Open checks a signed note under the log's key, and that it is of the log that the key names. The error wraps ErrCheckpoint.
 func Open(signed []byte, vkey string) (Checkpoint, error) {

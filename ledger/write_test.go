@@ -38,14 +38,15 @@ func TestGuardThatIsNotThereKeepsTheWholeBatchOut(t *testing.T) { // L3, L15
 		}
 		return h, err
 	}
-	for _, then := range []string{
-		`insert into cap_guard (book, epoch, cap) values ($1, $2, 1000)`,
-		`insert into allocation_guard (book, epoch, issuer, allocation) values ($1, $2, 'did:plc:library', 1000)`,
+	for _, missing := range []struct{ says, then string }{
+		{"there is no cap of", `insert into cap_guard (book, epoch, cap) values ($1, $2, 1000)`},
+		{"there is no allocation of", `insert into allocation_guard (book, epoch, issuer, allocation) values ($1, $2, 'did:plc:library', 1000)`},
 	} {
 		_, err := write()
 		require.ErrorIs(t, err, errBroken)
+		require.ErrorContains(t, err, missing.says)
 		require.Zero(t, count(t, pool, "entry")+count(t, pool, "opening")+count(t, pool, "node")+count(t, pool, "balance"))
-		_, err = pool.Exec(t.Context(), then, book, epoch)
+		_, err = pool.Exec(t.Context(), missing.then, book, epoch)
 		require.NoError(t, err)
 	}
 	_, err = write()

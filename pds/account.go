@@ -25,9 +25,14 @@ type account struct {
 	Status     string
 	SigningKey []byte // sealed
 	Created    time.Time
+
+	EmailConfirmed *time.Time // nil: never, or not since the address changed
 }
 
-const selectAccount = `select did, handle, email, password, status, signing_key, created from account `
+// accountColumns are the fields of account. Each name stands in that table alone, so joins need no prefix but for did.
+const accountColumns = `did, handle, email, password, status, signing_key, account.created, email_confirmed`
+
+const selectAccount = `select ` + accountColumns + ` from account `
 
 // oneAccount returns pgx.ErrNoRows as it is.
 func (s *Server) oneAccount(ctx context.Context, sql string, args ...any) (*account, error) {

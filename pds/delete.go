@@ -2,25 +2,15 @@ package pds
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
-	"strings"
-	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/xrpc"
-)
-
-const (
-	deletionLife  = 15 * time.Minute
-	deletionTries = 5
 )
 
 // requestAccountDelete sends the account's owner a word by mail. An account without an address needs none: its password is all there is.
@@ -32,23 +22,7 @@ func (s *Server) requestAccountDelete(c *xrpc.Call) (any, error) {
 	if acc.Email == nil {
 		return nil, refused("NoEmail", "the account has no e-mail address; its password deletes it")
 	}
-	if s.mail == nil {
-		return nil, xrpc.Errorf(http.StatusServiceUnavailable, "MailNotConfigured", "this server sends no mail; ask its operator to delete the account")
-	}
-	word := strings.ToUpper(randomID(7)[:5] + "-" + randomID(7)[:5])
-	const keep = `insert into deletion (did, word, expires) values ($1, $2, $3)
-		on conflict (did) do update set word = excluded.word, expires = excluded.expires, tries = 0`
-	hash := sha256.Sum256([]byte(word))
-	if _, err := s.pool.Exec(c.Context(), keep, acc.DID, hash[:], s.clock.Now().Add(deletionLife)); err != nil {
-		return nil, fmt.Errorf("ask to delete %s: %w", acc.DID, err)
-	}
-	text := fmt.Sprintf("Somebody who is signed in as %s asked to delete that account.\n\nTo delete it, give this word: %s\n\n"+
-		"It is good for %d minutes. If it was not you, do nothing and change your password.\n", acc.Handle, word, int(deletionLife/time.Minute))
-	if err := s.mail(c.Context(), *acc.Email, "Delete your account", text); err != nil {
-		s.log.Error("mail not sent", "error", err)
-		return nil, xrpc.Errorf(http.StatusServiceUnavailable, "MailNotSent", "the mail could not be sent now")
-	}
-	return nil, nil
+	return nil, s.sendWord(c.Context(), acc, wordDelete, letterDelete)
 }
 
 // deleteAccount takes the password, and the word sent by mail where there is an address.
@@ -89,33 +63,11 @@ func (s *Server) deleteAccount(c *xrpc.Call) (any, error) {
 		return nil, errLogin()
 	}
 	if acc.Email != nil {
-		if err := s.confirmDeletion(ctx, acc.DID, in.Token); err != nil {
+		if err := s.useWord(ctx, acc.DID, wordDelete, in.Token); err != nil {
 			return nil, err
 		}
 	}
 	return nil, s.delete(ctx, acc.DID)
-}
-
-// confirmDeletion counts a try before it compares, so that a word is guessed a few times at most.
-func (s *Server) confirmDeletion(ctx context.Context, did syntax.DID, word string) error {
-	var want []byte
-	var expires time.Time
-	const try = `update deletion set tries = tries + 1 where did = $1 and tries < $2 returning word, expires`
-	err := s.pool.QueryRow(ctx, try, did, deletionTries).Scan(&want, &expires)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return refused("InvalidToken", "the word is not the one that was sent")
-	}
-	if err != nil {
-		return fmt.Errorf("confirm deletion of %s: %w", did, err)
-	}
-	if !s.clock.Now().Before(expires) {
-		return refused("ExpiredToken", "the word is over; ask for another one")
-	}
-	hash := sha256.Sum256([]byte(strings.ToUpper(strings.TrimSpace(word))))
-	if subtle.ConstantTimeCompare(hash[:], want) != 1 {
-		return refused("InvalidToken", "the word is not the one that was sent")
-	}
-	return nil
 }
 
 // adminDelete is deleteAccount by the operator, for an owner who lost the password or a court that orders it.
@@ -172,7 +124,7 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 			return errRepoNotFound(did.String())
 		}
 		var batch pgx.Batch
-		for _, table := range []string{"record_blob", "blob", "record", "block", "repo", "session", "deletion", "signup", "event", "account"} {
+		for _, table := range []string{"record_blob", "blob", "record", "block", "repo", "session", "deletion", "mail_word", "signup", "event", "account"} {
 			batch.Queue(`delete from `+table+` where did = $1`, did)
 		}
 		rows, err := s.emit(ctx, tx, &batch, now, &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)})

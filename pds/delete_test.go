@@ -126,13 +126,13 @@ func TestDeletionIsConfirmedByMail(t *testing.T) {
 		b.clock.Advance(time.Minute / 4) // logins are limited too
 		return b.post("", "com.atproto.server.deleteAccount", m{"did": u.DID, "password": password, "token": word})
 	}
-	for range deletionTries {
+	for range wordTries {
 		require.Equal(t, "InvalidToken", remove("AAAAA-AAAAA").name())
 	}
 	require.Equal(t, "InvalidToken", remove(word).name(), "guessed too often")
 	b.ok(ask())
 	word = regexp.MustCompile(`[A-Z2-7]{5}-[A-Z2-7]{5}`).FindString(sent[2])
-	b.clock.Advance(deletionLife)
+	b.clock.Advance(wordLife)
 	require.Equal(t, "ExpiredToken", remove(word).name())
 	b.ok(ask())
 	b.ok(remove(regexp.MustCompile(`[A-Z2-7]{5}-[A-Z2-7]{5}`).FindString(sent[3])))

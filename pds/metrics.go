@@ -6,6 +6,7 @@ type metrics struct {
 	accounts prometheus.Counter
 	sessions prometheus.Counter
 	commits  prometheus.Counter
+	mails    *prometheus.CounterVec // by what they are about and what came of them
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -16,8 +17,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		accounts: counter("accounts_created_total", "Accounts created."),
 		sessions: counter("sessions_created_total", "Sessions opened with a password."),
 		commits:  counter("commits_total", "Commits written to repositories."),
+		mails: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pds", Name: "mails_total", Help: "Mails, by what they are about and what came of them."},
+			[]string{"about", "outcome"}),
 	}
-	for _, c := range []prometheus.Collector{m.accounts, m.sessions, m.commits} {
+	for _, c := range []prometheus.Collector{m.accounts, m.sessions, m.commits, m.mails} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -151,7 +151,7 @@ func (s *Server) sweep(ctx context.Context) error {
 	if _, err := s.pool.Exec(ctx, `delete from session where expires < $1`, now); err != nil {
 		errs = append(errs, fmt.Errorf("drop old sessions: %w", err))
 	}
-	errs = append(errs, s.dropSignups(ctx, now), s.pruneEvents(ctx, now))
+	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.pruneEvents(ctx, now))
 	for {
 		n, err := s.collectBlobs(ctx, now)
 		errs = append(errs, err)

@@ -132,8 +132,8 @@ func (s *Server) signedIn(c *xrpc.Call) (*account, error) {
 		return nil, err
 	}
 	const find = `
-		select a.did, a.handle, a.email, a.password, a.status, a.signing_key, a.created
-		from session s join account a using (did)
+		select ` + accountColumns + `
+		from session s join account using (did)
 		where s.id = $1 and s.did = $2 and s.expires > $3`
 	acc, err := s.oneAccount(c.Context(), find, tok.Session, tok.DID, s.clock.Now())
 	if errors.Is(err, pgx.ErrNoRows) {

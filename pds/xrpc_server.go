@@ -70,7 +70,8 @@ func (s *Server) viewSession(ctx context.Context, acc *account, t sessionTokens)
 		Active: acc.Status == statusActive, Status: acc.inactive(),
 	}
 	if acc.Email != nil {
-		v.EmailConfirmed = new(bool)
+		confirmed := acc.EmailConfirmed != nil
+		v.EmailConfirmed = &confirmed
 	}
 	return v
 }

@@ -78,12 +78,12 @@ func (n *network) host(domain string) *host {
 	rotation, err := atcrypto.GeneratePrivateKeyK256()
 	require.NoError(n.t, err)
 	h.cfg = pds.Config{
-		PublicURL: h.url, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{domain},
+		PublicURL: h.url, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{domain}, AllowLoopback: true,
 		Argon2: pds.Argon2{MemoryKiB: 8, Passes: 1, Threads: 1}, EventWindow: time.Hour,
 	}
 	h.deps = pds.Deps{
 		Pool: pgtest.AsRole(n.t, pgtest.Schema(n.t, pds.Migrations()), pds.GrantTo), PLC: identity.NewPLC(n.plcURL, http.DefaultClient),
-		Directory: n.directory(), Clock: n.clock, Log: slog.New(slog.DiscardHandler), AdminPassword: "admin-password",
+		Directory: n.directory(), HTTP: http.DefaultClient, Clock: n.clock, Log: slog.New(slog.DiscardHandler), AdminPassword: "admin-password",
 		MasterKey: bytes.Repeat([]byte{7}, 32), RotationKey: rotation, JWTSecret: bytes.Repeat([]byte{9}, 32), BlobDir: n.t.TempDir(),
 	}
 	h.start()

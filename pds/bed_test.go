@@ -76,14 +76,14 @@ func newBed(t testing.TB, tune ...func(*Config)) *bed {
 	require.NoError(t, err)
 	b.cfg = Config{
 		PublicURL: b.url, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{".test"},
-		InviteRequired: true, Argon2: Argon2{MemoryKiB: 8, Passes: 1, Threads: 1}, Version: "1.2.3",
+		InviteRequired: true, AllowLoopback: true, Argon2: Argon2{MemoryKiB: 8, Passes: 1, Threads: 1}, Version: "1.2.3",
 		ReservedNames: []string{"admin"},
 	}
 	for _, f := range tune {
 		f(&b.cfg)
 	}
 	b.deps = Deps{
-		Pool: pgtest.AsRole(t, b.pool, GrantTo), PLC: b.plc, Directory: b.dir, Clock: b.clock,
+		Pool: pgtest.AsRole(t, b.pool, GrantTo), PLC: b.plc, Directory: b.dir, HTTP: plcHTTP.Client(), Clock: b.clock,
 		Log:           slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		AdminPassword: adminPassword, MasterKey: bytes.Repeat([]byte{7}, 32), RotationKey: rotation,
 		JWTSecret: bytes.Repeat([]byte{9}, 32), BlobDir: t.TempDir(),

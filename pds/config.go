@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -29,6 +30,9 @@ type Config struct {
 	ServiceDID syntax.DID
 	// HandleDomains are the domains under which accounts get one label, such as ".test".
 	HandleDomains []string
+	// AllowLoopback is for development: the server may stand on this machine without TLS.
+	// A server without it is reached by https, and one that is reached by https must not have it.
+	AllowLoopback bool
 	// InviteRequired closes registration to those who hold an invite code.
 	InviteRequired bool
 
@@ -91,6 +95,9 @@ func (c Config) Validate() error {
 	if _, err := syntax.ParseDID(c.ServiceDID.String()); err != nil {
 		return fmt.Errorf("service DID %q: %w", c.ServiceDID, err)
 	}
+	if err := c.validateOrigin(u); err != nil {
+		return err
+	}
 	if len(c.HandleDomains) == 0 {
 		return errors.New("at least one handle domain is needed")
 	}
@@ -125,14 +132,30 @@ func (c Config) Validate() error {
 	return c.Argon2.Validate()
 }
 
+// validateOrigin keeps the switch for development out of production, and a did:web of this server on this server's own host.
+func (c Config) validateOrigin(u *url.URL) error {
+	switch {
+	case u.Scheme == "https" && c.AllowLoopback:
+		return fmt.Errorf("loopback is for development: a server at %s must not allow it", c.PublicURL)
+	case u.Scheme == "http" && !c.AllowLoopback:
+		return fmt.Errorf("%s is not https; only development on loopback goes without", c.PublicURL)
+	}
+	if own := webDID(u); c.ServiceDID.Method() == "web" && c.ServiceDID != own {
+		return fmt.Errorf("service DID %s is not this server's: its address makes it %s", c.ServiceDID, own)
+	}
+	return nil
+}
+
 // Deps is what a server works with. All but Mail are required.
 type Deps struct {
 	Pool      *pgxpool.Pool // sees the migrated schema
 	PLC       *identity.PLC
 	Directory indigo.Directory
-	Clock     clock.Clock
-	Log       *slog.Logger
-	Registry  prometheus.Registerer
+	// HTTP is the guarded client (xrpc.GuardedClient) for every address that a stranger may name.
+	HTTP     *http.Client
+	Clock    clock.Clock
+	Log      *slog.Logger
+	Registry prometheus.Registerer
 
 	AdminPassword string                        // Basic admin:… of createInviteCode
 	MasterKey     []byte                        // 32 bytes; seals the accounts' signing keys
@@ -152,6 +175,8 @@ func (d Deps) validate() error {
 		return errors.New("deps: no PLC client")
 	case d.Directory == nil:
 		return errors.New("deps: no identity directory")
+	case d.HTTP == nil:
+		return errors.New("deps: no HTTP client")
 	case d.Clock == nil:
 		return errors.New("deps: no clock")
 	case d.Log == nil:

@@ -26,9 +26,11 @@ import (
 type Server struct {
 	cfg         Config
 	host        string
+	netloc      string // host and, where there is one, port
 	pool        *pgxpool.Pool
 	plc         *identity.PLC
 	directory   indigo.Directory
+	http        *http.Client
 	clock       clock.Clock
 	log         *slog.Logger
 	admin       string
@@ -86,7 +88,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("pds metrics: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, host: u.Hostname(), pool: deps.Pool, plc: deps.PLC, directory: deps.Directory,
+		cfg: cfg, host: u.Hostname(), netloc: u.Host, pool: deps.Pool, plc: deps.PLC, directory: deps.Directory, http: deps.HTTP,
 		clock: deps.Clock, log: deps.Log, admin: deps.AdminPassword, mail: deps.Mail,
 		rotation: deps.RotationKey, rotationDID: pub.DIDKey(),
 		sealer:    seal,

@@ -171,6 +171,7 @@ func pdsCommand(s streams) *cli.Command {
 			}
 			cfg := pds.Config{
 				PublicURL: a.public, ServiceDID: did, HandleDomains: list(c.String("handle-domains")), InviteRequired: !c.Bool("open-registration"),
+				AllowLoopback: c.Bool("allow-loopback"),
 			}
 			if points := c.Int("rate"); points != 0 {
 				many := pds.Rate{Points: points, Window: rateWindow}

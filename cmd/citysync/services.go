@@ -67,7 +67,7 @@ func (g *ground) runPDS(ctx context.Context, h home, cfg pds.Config, secrets pds
 	}
 	cfg.Version = version()
 	server, err := pds.New(cfg, pds.Deps{
-		Pool: pool, PLC: g.plc(), Directory: g.directory(), Clock: g.clock, Log: g.logger(h.name), Registry: g.metrics(h.name),
+		Pool: pool, PLC: g.plc(), Directory: g.directory(), HTTP: g.http, Clock: g.clock, Log: g.logger(h.name), Registry: g.metrics(h.name),
 		AdminPassword: secrets.adminPassword(), MasterKey: secrets.master, RotationKey: rotation, JWTSecret: secrets.tokens, BlobDir: blobs,
 		Mail: mailer(g.smtpURL, "no-reply@"+hostOf(cfg.PublicURL)),
 	})

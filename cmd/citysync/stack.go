@@ -281,7 +281,7 @@ func (s *stack) inside(place string) service.Component {
 		case schemaPDS:
 			many := pds.Rate{Points: loginPoints, Window: rateWindow}
 			return s.runPDS(ctx, h, pds.Config{
-				PublicURL: s.ports.url(portOf(place)), ServiceDID: s.pdsDID(place), HandleDomains: []string{handleDomain}, InviteRequired: true,
+				PublicURL: s.ports.url(portOf(place)), ServiceDID: s.pdsDID(place), HandleDomains: []string{handleDomain}, InviteRequired: true, AllowLoopback: true,
 				LoginRate: many, AddressRate: many, SignupRate: many,
 			}, s.pdsSecrets(place), s.blobs(place), listeners, ready)
 		case schemaLedger:

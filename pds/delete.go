@@ -124,7 +124,7 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 			return errRepoNotFound(did.String())
 		}
 		var batch pgx.Batch
-		for _, table := range []string{"record_blob", "blob", "record", "block", "repo", "session", "deletion", "mail_word", "signup", "event", "account"} {
+		for _, table := range []string{"record_blob", "blob", "record", "block", "repo", "session", "device", "deletion", "mail_word", "signup", "event", "account"} {
 			batch.Queue(`delete from `+table+` where did = $1`, did)
 		}
 		rows, err := s.emit(ctx, tx, &batch, now, &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)})

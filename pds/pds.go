@@ -20,6 +20,7 @@ import (
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/secret"
 	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/pds/pages"
 )
 
 // Server is one personal data server. Several may share a database.
@@ -51,6 +52,7 @@ type Server struct {
 	wake        *waker
 	stream      *firehose.Server
 	metrics     *metrics
+	pages       *pages.Pages
 	handler     http.Handler
 }
 
@@ -105,6 +107,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		wake:      newWaker(),
 		metrics:   m,
 	}
+	if s.pages, err = pages.New(u.Host); err != nil {
+		return nil, fmt.Errorf("pds: %w", err)
+	}
 	s.stream = s.newStream()
 	s.handler = s.routes(deps)
 	return s, nil
@@ -153,7 +158,7 @@ func (s *Server) sweep(ctx context.Context) error {
 	if _, err := s.pool.Exec(ctx, `delete from session where expires < $1`, now); err != nil {
 		errs = append(errs, fmt.Errorf("drop old sessions: %w", err))
 	}
-	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.pruneEvents(ctx, now))
+	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.dropDevices(ctx, now), s.pruneEvents(ctx, now))
 	for {
 		n, err := s.collectBlobs(ctx, now)
 		errs = append(errs, err)
@@ -171,5 +176,6 @@ func (s *Server) routes(deps Deps) http.Handler {
 	s.repoRoutes(mux)
 	s.syncRoutes(mux)
 	s.plainRoutes(mux)
+	s.pageRoutes(mux)
 	return mux
 }

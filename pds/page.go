@@ -1,0 +1,188 @@
+package pds
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/pds/pages"
+)
+
+const (
+	maxForm       = 64 << 10
+	pageTime      = 30 * time.Second
+	accountPath   = "/account"
+	signInPath    = "/account/sign-in"
+	authorizePath = "/oauth/authorize"
+)
+
+// visit is one request for a page.
+type visit struct {
+	s      *Server
+	w      http.ResponseWriter
+	r      *http.Request
+	lang   string
+	device *device
+	self   string // where this page is got again
+}
+
+// pageRoutes registers the pages. What changes something is a POST, and takes it from our own pages only.
+func (s *Server) pageRoutes(m *xrpc.Mux) {
+	mux := http.NewServeMux()
+	page := func(pattern string, fn func(*visit) error) { mux.Handle(pattern, s.page(fn)) }
+	page("GET /account", s.accountsPage)
+	page("GET "+signInPath, s.signInPage)
+	page("POST "+signInPath, s.signInForm)
+	page("GET /account/{did}", s.mine(s.accountPage))
+	page("POST /account/{did}/sign-out", s.mine(s.signOutForm))
+	page("GET /account/{did}/devices", s.mine(s.devicesPage))
+	page("POST /account/{did}/devices", s.mine(s.devicesForm))
+	page("GET /account/{did}/password", s.mine(s.passwordPage))
+	page("POST /account/{did}/password", s.mine(s.passwordForm))
+	page("/", func(v *visit) error { return v.fail(http.StatusNotFound, "notFound") })
+
+	guarded := s.ownOrigin(mux)
+	m.Handle("/account", guarded)
+	m.Handle("/account/", guarded)
+	m.Handle("GET /static/pds.css", http.StripPrefix("/static/", pages.Static()))
+}
+
+// ownOrigin refuses a form that another site sent. A page of an application on another port or sub-domain of ours still leads here, by a GET.
+func (s *Server) ownOrigin(next http.Handler) http.Handler {
+	cop := http.NewCrossOriginProtection()
+	// Behind a proxy that rewrites Host, an old browser's Origin is compared with the address that the browser knows.
+	if err := cop.AddTrustedOrigin(s.cfg.PublicURL); err != nil {
+		panic(err) // Validate has seen the address
+	}
+	cop.SetDenyHandler(s.page(func(v *visit) error { return v.fail(http.StatusForbidden, "crossSite") }))
+	return cop.Handler(next)
+}
+
+// page turns a func into a handler: it reads the form and the device, and answers what goes wrong with a page.
+func (s *Server) page(fn func(*visit) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), pageTime)
+		defer cancel()
+		r = r.WithContext(ctx)
+		pages.Guard(w.Header(), "")
+		pages.Remember(w, r)
+		v := &visit{s: s, w: w, r: r, lang: pages.Language(r), device: &device{}, self: r.URL.EscapedPath()}
+		if r.Method == http.MethodGet && r.URL.RawQuery != "" {
+			v.self += "?" + r.URL.RawQuery
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		if err := r.ParseForm(); err != nil {
+			v.settle(v.fail(http.StatusBadRequest, "badForm"))
+			return
+		}
+		d, err := s.deviceOf(r)
+		if err == nil {
+			v.device = d
+			err = fn(v)
+		}
+		v.settle(err)
+	})
+}
+
+// settle answers an error that a page could not show by itself.
+func (v *visit) settle(err error) {
+	var known *xrpc.Error
+	switch {
+	case err == nil:
+		return
+	case errors.As(err, &known) && known.Status == http.StatusTooManyRequests:
+		if known.RetryAfter > 0 {
+			v.w.Header().Set("Retry-After", retryAfter(known.RetryAfter))
+		}
+		err = v.fail(http.StatusTooManyRequests, "tooMany")
+	case pg.Away(err):
+		err = v.fail(http.StatusServiceUnavailable, "away")
+	default:
+		if v.r.Context().Err() == nil {
+			v.s.log.Error("page", "path", pagePattern(v.r), "request_id", xrpc.RequestID(v.r.Context()), "error", err)
+		}
+		err = v.fail(http.StatusInternalServerError, "ourFault")
+	}
+	if err != nil {
+		v.s.log.Error("page of an error", "error", err)
+		http.Error(v.w, "internal server error", http.StatusInternalServerError)
+	}
+}
+
+// pagePattern names the page and nobody's account.
+func pagePattern(r *http.Request) string { return r.Pattern }
+
+func (v *visit) fail(status int, key string) error {
+	return v.show(status, "", pages.Failure{Key: key})
+}
+
+// show answers with a page. alert is the key of what was wrong with a form.
+func (v *visit) show(status int, alert string, view pages.View) error {
+	return v.s.pages.Render(v.w, pages.Answer{Lang: v.lang, Self: v.self, Status: status, Alert: alert, Notice: v.notice(), View: view})
+}
+
+// notice is what the form before this page did, told by ?done=.
+func (v *visit) notice() string {
+	key := "done." + v.r.URL.Query().Get("done")
+	if v.r.Method != http.MethodGet || !pages.Has(key) {
+		return ""
+	}
+	return key
+}
+
+// again shows a form once more, with what was wrong.
+func (v *visit) again(alert string, view pages.View) error {
+	return v.show(http.StatusUnprocessableEntity, alert, view)
+}
+
+// to leads the browser on after a form.
+func (v *visit) to(path string) error {
+	v.w.Header().Set("Location", path)
+	v.w.WriteHeader(http.StatusSeeOther)
+	return nil
+}
+
+// mine is for the pages of an account that is signed in on this device. Others are asked to sign in, and are not told whether the account exists.
+func (s *Server) mine(fn func(*visit, signIn) error) func(*visit) error {
+	return func(v *visit) error {
+		in, ok := v.device.of(v.r.PathValue("did"))
+		if !ok {
+			next := accountPath
+			if v.r.Method == http.MethodGet {
+				next = v.r.URL.EscapedPath()
+			}
+			return v.to(signInPath + "?next=" + url.QueryEscape(next))
+		}
+		return fn(v, in)
+	}
+}
+
+func (in signIn) path() string { return accountPath + "/" + url.PathEscape(in.DID.String()) }
+
+func (in signIn) who() pages.Who {
+	return pages.Who{Handle: in.Handle, DID: in.DID.String(), Path: in.path()}
+}
+
+// onward keeps a way within these pages and drops every other: nobody is sent elsewhere by a link to our sign-in.
+func onward(next string) string {
+	u, err := url.Parse(next)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || strings.ContainsAny(next, "\\\r\n\t") {
+		return accountPath
+	}
+	switch p := u.Path; {
+	case len(next) > 4096:
+		return accountPath
+	case p == authorizePath, p == accountPath, strings.HasPrefix(p, accountPath+"/"):
+		return next
+	}
+	return accountPath
+}
+
+func retryAfter(d time.Duration) string { return strconv.Itoa(int(math.Ceil(d.Seconds()))) }

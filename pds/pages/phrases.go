@@ -1,0 +1,40 @@
+package pages
+
+// phrases of every page and of signing in.
+var phrases = map[string]words{
+	"skip":       {"Skip to the content", "Ir al contenido"},
+	"language":   {"Language", "Idioma"},
+	"error":      {"Error", "Error"},
+	"footer":     {"Accounts at %s", "Cuentas en %s"},
+	"errorTitle": {"Not available", "No disponible"},
+	"toAccount":  {"Go to your account", "Ir a tu cuenta"},
+	"notFound":   {"There is nothing at this address.", "No hay nada en esta dirección."},
+	"ourFault":   {"Something failed on our side. It has been noted. Try again in a moment.", "Algo falló de nuestro lado. Quedó anotado. Inténtalo de nuevo en un momento."},
+	"away":       {"The server cannot work just now. Try again in a moment.", "El servidor no puede trabajar en este momento. Inténtalo de nuevo en un momento."},
+	"tooMany":    {"Too many attempts. Wait a few minutes and try again.", "Demasiados intentos. Espera unos minutos e inténtalo de nuevo."},
+	"crossSite":  {"This form was not sent from this server's own pages. Nothing was done.", "Este formulario no se envió desde las páginas de este servidor. No se hizo nada."},
+	"badForm":    {"The form was incomplete. Nothing was done.", "El formulario estaba incompleto. No se hizo nada."},
+
+	"signIn":        {"Sign in", "Iniciar sesión"},
+	"signInFor":     {"Sign in to answer the request of %s. You will see what it asks for before anything is allowed.", "Inicia sesión para responder a la solicitud de %s. Verás qué pide antes de permitir nada."},
+	"identifier":    {"Handle, DID or e-mail", "Identificador (handle), DID o correo electrónico"},
+	"password":      {"Password", "Contraseña"},
+	"checkAddress":  {"Give your password only where your browser's address bar shows", "Escribe tu contraseña solo donde la barra de direcciones de tu navegador muestre"},
+	"wrongPassword": {"The name and the password do not go together.", "El nombre y la contraseña no coinciden."},
+	"takendown":     {"This account has been taken down by the operator of the server.", "El operador del servidor retiró esta cuenta."},
+	"done.out":      {"You are signed out.", "Cerraste la sesión."},
+	"tooManyOnOne":  {"Ten accounts are signed in here. Sign out of one first.", "Hay diez cuentas con sesión abierta aquí. Cierra una primero."},
+
+	"January":   {"January", "enero"},
+	"February":  {"February", "febrero"},
+	"March":     {"March", "marzo"},
+	"April":     {"April", "abril"},
+	"May":       {"May", "mayo"},
+	"June":      {"June", "junio"},
+	"July":      {"July", "julio"},
+	"August":    {"August", "agosto"},
+	"September": {"September", "septiembre"},
+	"October":   {"October", "octubre"},
+	"November":  {"November", "noviembre"},
+	"December":  {"December", "diciembre"},
+}

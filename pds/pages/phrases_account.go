@@ -1,0 +1,41 @@
+package pages
+
+// accountPhrases are those of the account's pages.
+var accountPhrases = map[string]words{
+	"account":            {"Your account", "Tu cuenta"},
+	"chooseAccount":      {"Choose an account", "Elige una cuenta"},
+	"addAccount":         {"Sign in to another account", "Iniciar sesión en otra cuenta"},
+	"otherAccounts":      {"Other accounts on this device", "Otras cuentas en este dispositivo"},
+	"backTo":             {"Back to %s", "Volver a %s"},
+	"signOutOf":          {"Sign out of %s", "Cerrar la sesión de %s"},
+	"status.deactivated": {"This account is deactivated: nobody sees its records and nothing can be written.", "Esta cuenta está desactivada: nadie ve sus registros y no se puede escribir nada."},
+	"status.suspended":   {"The operator of this server has suspended this account.", "El operador de este servidor suspendió esta cuenta."},
+
+	"menu.devices":      {"Devices", "Dispositivos"},
+	"menu.devices.why":  {"Where you are signed in", "Dónde tienes la sesión abierta"},
+	"menu.password":     {"Password", "Contraseña"},
+	"menu.password.why": {"Change it; other sessions end", "Cámbiala; las demás sesiones se cierran"},
+
+	"thisDevice":     {"This device", "Este dispositivo"},
+	"unknownDevice":  {"Unknown browser", "Navegador desconocido"},
+	"devicesIntro":   {"Browsers in which this account is signed in. Neither addresses nor places are kept.", "Navegadores en los que esta cuenta tiene la sesión abierta. No se guardan direcciones ni lugares."},
+	"signedInOn":     {"signed in on %s", "sesión iniciada el %s"},
+	"lastSeen":       {"last seen %s", "visto por última vez el %s"},
+	"signOutThere":   {"Sign out there", "Cerrar esa sesión"},
+	"programs":       {"Programs", "Programas"},
+	"programsCount":  {"Sessions of programs that were given the password: %d.", "Sesiones de programas a los que se dio la contraseña: %d."},
+	"signOutAll":     {"Sign out everywhere but here", "Cerrar todas las sesiones menos esta"},
+	"done.device":    {"That device is signed out.", "Se cerró la sesión de ese dispositivo."},
+	"done.all":       {"Every other device and program is signed out.", "Se cerró la sesión en los demás dispositivos y programas."},
+	"passwordIntro":  {"Every other device and program that is signed in with the password is signed out.", "Se cierra la sesión en los demás dispositivos y programas que entraron con la contraseña."},
+	"passwordNow":    {"Current password", "Contraseña actual"},
+	"passwordNew":    {"New password", "Contraseña nueva"},
+	"passwordHint":   {"At least 8 characters. A sentence is good.", "Al menos 8 caracteres. Una frase sirve bien."},
+	"passwordAgain":  {"New password again", "Contraseña nueva otra vez"},
+	"passwordApps":   {"Also disconnect all applications and revoke application passwords", "También desconectar todas las aplicaciones y revocar las contraseñas de aplicación"},
+	"passwordChange": {"Change password", "Cambiar la contraseña"},
+	"passwordWrong":  {"The current password is not right. Nothing was changed.", "La contraseña actual no es correcta. No se cambió nada."},
+	"passwordShort":  {"A password has 8 to 256 characters. Nothing was changed.", "Una contraseña tiene de 8 a 256 caracteres. No se cambió nada."},
+	"passwordTwo":    {"The two new passwords differ. Nothing was changed.", "Las dos contraseñas nuevas no son iguales. No se cambió nada."},
+	"done.password":  {"The password is changed.", "La contraseña cambió."},
+}

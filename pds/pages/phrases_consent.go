@@ -1,0 +1,4 @@
+package pages
+
+// consentPhrases are those of the consent page.
+var consentPhrases = map[string]words{}

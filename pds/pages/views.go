@@ -1,0 +1,59 @@
+package pages
+
+import "time"
+
+// Who is an account as its pages name it.
+type Who struct {
+	Handle string
+	DID    string
+	Path   string // of its first page
+}
+
+// Failure says that there is no page to show. Key is a phrase's.
+type Failure struct{ Key string }
+
+// SignIn asks for an account's name and password.
+type SignIn struct {
+	Next       string // where to go on, within this server
+	Client     string // host name of the application that waits, or nothing
+	Identifier string // as it was typed
+}
+
+// Accounts lets the reader choose among those signed in on the device.
+type Accounts struct{ Who []Who }
+
+// Account is an account's first page.
+type Account struct {
+	Who    Who
+	Status string
+	Menu   []Item
+	Others []Who // signed in on the same device
+}
+
+// Item is a line of the account's menu: the phrases menu.KEY and menu.KEY.why.
+type Item struct{ Key, Path string }
+
+// Devices lists where an account is signed in.
+type Devices struct {
+	Who      Who
+	Devices  []Device
+	Programs int // sessions of programs that know the password
+}
+
+// Device is one browser.
+type Device struct {
+	ID            string
+	Words         string // "Firefox · Android"
+	Created, Seen time.Time
+	Current       bool
+}
+
+// NewPassword asks for a new password.
+type NewPassword struct{ Who Who }
+
+func (Failure) view() string     { return "error" }
+func (SignIn) view() string      { return "signin" }
+func (Accounts) view() string    { return "accounts" }
+func (Account) view() string     { return "account" }
+func (Devices) view() string     { return "devices" }
+func (NewPassword) view() string { return "newpassword" }

@@ -26,6 +26,7 @@ import (
 	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/identity/plcdev"
 	"city-sync.org/citysync/internal/pg/pgtest"
+	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/lexicons"
 )
 
@@ -83,7 +84,7 @@ func newBed(t testing.TB, tune ...func(*Config)) *bed {
 		f(&b.cfg)
 	}
 	b.deps = Deps{
-		Pool: pgtest.AsRole(t, b.pool, GrantTo), PLC: b.plc, Directory: b.dir, HTTP: plcHTTP.Client(), Clock: b.clock,
+		Pool: pgtest.AsRole(t, b.pool, GrantTo), PLC: b.plc, Directory: b.dir, HTTP: xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: true, MaxBytes: 64 << 20}), Clock: b.clock,
 		Log:           slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		AdminPassword: adminPassword, MasterKey: bytes.Repeat([]byte{7}, 32), RotationKey: rotation,
 		JWTSecret: bytes.Repeat([]byte{9}, 32), BlobDir: t.TempDir(),

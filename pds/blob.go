@@ -98,7 +98,10 @@ func (f blobFiles) receive(body io.Reader, declared string) (up upload, err erro
 	}, nil
 }
 
-const anyBytes = "application/octet-stream"
+const (
+	anyBytes   = "application/octet-stream"
+	blobPolicy = "default-src 'none'; sandbox"
+)
 
 func sniff(head []byte, declared string) string {
 	seen, _, err := mime.ParseMediaType(http.DetectContentType(head))

@@ -50,6 +50,13 @@ type Config struct {
 	SignupRate     Rate          // createAccount, for each address; 100 in 5 min
 	TrustedProxies int           // proxies in front whose X-Forwarded-For is believed; 0
 	ReservedNames  []string      // labels that nobody may register
+
+	// AppView is the DID#service that gets the methods which are not served here when the client names none. Without it they are refused.
+	AppView string
+	// AppViewURL is where it is; without it, its DID document says so.
+	AppViewURL string
+	// ServiceAudience makes the tokens of calls to other services name DID#service as their audience, where services still expect the DID alone.
+	ServiceAudience bool
 }
 
 func (c Config) withDefaults() Config {
@@ -105,6 +112,9 @@ func (c Config) Validate() error {
 		if _, err := syntax.ParseHandle("x" + d); err != nil || !strings.HasPrefix(d, ".") || d != strings.ToLower(d) {
 			return fmt.Errorf("handle domain %q must be lower case and begin with a dot", d)
 		}
+	}
+	if err := c.validateAppView(); err != nil {
+		return err
 	}
 	if c.MaxBlob < 1 {
 		return fmt.Errorf("blob limit %d is no size", c.MaxBlob)

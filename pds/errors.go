@@ -36,6 +36,9 @@ func errLogin() error {
 	return xrpc.Errorf(http.StatusUnauthorized, "AuthenticationRequired", "invalid identifier or password")
 }
 
+// errNoRepo is what errors.Is knows errRepoNotFound by.
+var errNoRepo = &xrpc.Error{Name: "RepoNotFound"}
+
 func errRepoNotFound(repo string) error {
 	return refused("RepoNotFound", "no repository of %s is here", repo)
 }

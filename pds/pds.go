@@ -51,6 +51,7 @@ type Server struct {
 	signups     *limiter
 	wake        *waker
 	stream      *firehose.Server
+	proxy       *proxy
 	metrics     *metrics
 	pages       *pages.Pages
 	handler     http.Handler
@@ -89,6 +90,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pds metrics: %w", err)
 	}
+	carrier, err := newProxy(deps.HTTP, deps.Registry)
+	if err != nil {
+		return nil, fmt.Errorf("pds metrics: %w", err)
+	}
 	s := &Server{
 		cfg: cfg, host: u.Hostname(), netloc: u.Host, pool: deps.Pool, plc: deps.PLC, directory: deps.Directory, http: deps.HTTP,
 		clock: deps.Clock, log: deps.Log, admin: deps.AdminPassword, mail: deps.Mail,
@@ -105,6 +110,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		addresses: newLimiter(cfg.AddressRate, deps.Clock),
 		signups:   newLimiter(cfg.SignupRate, deps.Clock),
 		wake:      newWaker(),
+		proxy:     carrier,
 		metrics:   m,
 	}
 	if s.pages, err = pages.New(u.Host); err != nil {
@@ -177,5 +183,6 @@ func (s *Server) routes(deps Deps) http.Handler {
 	s.syncRoutes(mux)
 	s.plainRoutes(mux)
 	s.pageRoutes(mux)
+	mux.Otherwise(s.carry, xrpc.MaxBody(max(proxyMaxBody, s.cfg.MaxBlob)))
 	return mux
 }

@@ -331,6 +331,9 @@ func (s *Server) getRecord(c *xrpc.Call) (any, error) {
 		return nil, err
 	}
 	acc, err := s.readable(c.Context(), c.Param("repo"))
+	if errors.Is(err, errNoRepo) {
+		return s.elsewhere(c)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -225,7 +225,7 @@ func (s *Server) getBlob(c *xrpc.Call) (any, error) {
 	h := c.W.Header()
 	h.Set("Content-Type", mimeType)
 	// A stranger's bytes: never a page of this host, whatever they claim to be.
-	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	h.Set("Content-Security-Policy", blobPolicy)
 	h.Set("Content-Disposition", `attachment; filename="`+id.String()+`"`)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("ETag", `"`+id.String()+`"`)

@@ -51,6 +51,7 @@ func (s *stack) childArgs(place string) ([]string, error) {
 	switch h.service {
 	case schemaPDS:
 		return append(args, "--service-did", s.pdsDID(place).String(), "--handle-domains", handleDomain, "--blobs", s.blobs(place),
+			"--appview", s.appView(), "--appview-url", s.ports.url(portWeb),
 			"--secrets", filepath.Dir(s.dir.file("secrets", secretPath(place, fileAdmin))), "--rate", strconv.Itoa(loginPoints)), nil
 	case schemaLedger:
 		account := s.state.account(idLedger)

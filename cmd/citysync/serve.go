@@ -147,6 +147,8 @@ func pdsCommand(s streams) *cli.Command {
 			intFlag("rate", 0, "sign-ups and sign-ins taken from one address in five minutes (default: the server's own limits)"),
 			boolFlag("open-registration", "let anyone sign up, without an invite"),
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
+			stringFlag("appview", "", "`DID#SERVICE` that gets the methods not served here when the client names none (default: they are refused)"),
+			stringFlag("appview-url", "", "`URL` of that service (default: its DID document says)"),
 			secretsFlag(fileAdmin, fileMaster, fileSessions, fileRotation),
 		),
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -171,7 +173,7 @@ func pdsCommand(s streams) *cli.Command {
 			}
 			cfg := pds.Config{
 				PublicURL: a.public, ServiceDID: did, HandleDomains: list(c.String("handle-domains")), InviteRequired: !c.Bool("open-registration"),
-				AllowLoopback: c.Bool("allow-loopback"),
+				AllowLoopback: c.Bool("allow-loopback"), AppView: c.String("appview"), AppViewURL: c.String("appview-url"),
 			}
 			if points := c.Int("rate"); points != 0 {
 				many := pds.Rate{Points: points, Window: rateWindow}

@@ -258,6 +258,9 @@ func (s *stack) pdsDID(place string) syntax.DID {
 	return s.state.PDS
 }
 
+// appView is what the PDSs of this city call when a client names no service.
+func (s *stack) appView() string { return s.state.AppView.String() + "#" + fragmentAppView }
+
 func (s *stack) blobs(place string) string {
 	if place == schemaPDS2 {
 		return s.dir.file("blobs2")
@@ -283,6 +286,7 @@ func (s *stack) inside(place string) service.Component {
 			return s.runPDS(ctx, h, pds.Config{
 				PublicURL: s.ports.url(portOf(place)), ServiceDID: s.pdsDID(place), HandleDomains: []string{handleDomain}, InviteRequired: true, AllowLoopback: true,
 				LoginRate: many, AddressRate: many, SignupRate: many,
+				AppView: s.appView(), AppViewURL: s.ports.url(portWeb),
 			}, s.pdsSecrets(place), s.blobs(place), listeners, ready)
 		case schemaLedger:
 			account := s.state.account(idLedger)

@@ -132,7 +132,7 @@ func (c *Client) do(ctx context.Context, verb, nsid string, params url.Values, c
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
-		e := readError(resp)
+		e := ReadError(resp)
 		if c.Log != nil {
 			c.Log.DebugContext(ctx, "call refused", "method", nsid, "status", e.Status, "name", e.Name)
 		}
@@ -160,8 +160,8 @@ func (c *Client) decode(nsid string, resp *http.Response, out any) error {
 	return nil
 }
 
-// readError reads an error answer. Whatever the other side sent, the result is bounded text with a name.
-func readError(resp *http.Response) *Error {
+// ReadError reads an error answer. Whatever the other side sent, the result is bounded text with a name.
+func ReadError(resp *http.Response) *Error {
 	e := &Error{Status: resp.StatusCode, Name: unknownErrorName, RetryAfter: retryAfter(resp)}
 	if resp.StatusCode < 400 { // a redirect that was not followed, or a success that is not 200
 		e.Status = http.StatusBadGateway

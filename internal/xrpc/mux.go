@@ -42,15 +42,15 @@ type Config struct {
 
 // Mux routes /xrpc/<nsid> to methods and other patterns to plain handlers. Register everything before it serves.
 type Mux struct {
-	log      *slog.Logger
-	away     func(error) bool
-	maxBody  int64
-	methods  map[string]*method
-	routes   *http.ServeMux
-	notFound http.Handler
-	slots    chan struct{}
-	metrics  *metrics
-	entry    http.Handler
+	log       *slog.Logger
+	away      func(error) bool
+	maxBody   int64
+	methods   map[string]*method
+	otherwise *method // nil: 501
+	routes    *http.ServeMux
+	slots     chan struct{}
+	metrics   *metrics
+	entry     http.Handler
 }
 
 type method struct {
@@ -87,9 +87,6 @@ func NewMux(cfg Config) *Mux {
 	}
 	m.slots = make(chan struct{}, slots)
 	m.metrics = newMetrics(cfg.Metrics)
-	m.notFound = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		WriteError(w, Errorf(http.StatusNotImplemented, NameNotImplemented, "method not implemented"))
-	})
 	m.routes.HandleFunc("/xrpc/{nsid}", m.serveMethod)
 	m.entry = deadlines(http.HandlerFunc(m.serve))
 	return m
@@ -123,8 +120,34 @@ func (m *Mux) register(verb, nsid string, fn func(*Call) (any, error), opts []Op
 // requests before the methods do, which is how a WebSocket is served.
 func (m *Mux) Handle(pattern string, h http.Handler) { m.routes.Handle(pattern, h) }
 
-// NotFound sets what answers an NSID that is not registered here. The default is 501 MethodNotImplemented.
-func (m *Mux) NotFound(h http.Handler) { m.notFound = h }
+// Otherwise sets what answers an NSID that is not registered here, asked with GET or called with POST. The default is 501
+// MethodNotImplemented.
+func (m *Mux) Otherwise(fn func(*Call) (any, error), opts ...Option) {
+	m.otherwise = &method{fn: fn, maxBody: m.maxBody}
+	for _, o := range opts {
+		o(m.otherwise)
+	}
+}
+
+// find answers the method of a request and the name under which it is counted. What is not served here is counted as one, since its
+// names are the strangers' choice.
+func (m *Mux) find(nsid, verb string) (me *method, label string, err *Error) {
+	if me, ok := m.methods[nsid]; ok {
+		return me, nsid, nil
+	}
+	if m.otherwise == nil {
+		return nil, "other", Errorf(http.StatusNotImplemented, NameNotImplemented, "method not implemented")
+	}
+	if _, err := syntax.ParseNSID(nsid); err != nil {
+		return nil, "other", InvalidRequest("the path names no method")
+	}
+	other := *m.otherwise
+	other.nsid, other.verb = nsid, http.MethodGet
+	if verb == http.MethodPost {
+		other.verb = http.MethodPost
+	}
+	return &other, "other", nil
+}
 
 type requestIDKey struct{}
 
@@ -174,15 +197,13 @@ func (m *Mux) serveMethod(rw http.ResponseWriter, r *http.Request) {
 	if w == nil {
 		w = &responseWriter{ResponseWriter: rw}
 	}
-	me, ok := m.methods[r.PathValue("nsid")]
-	if !ok {
-		done := m.metrics.start("other")
-		m.notFound.ServeHTTP(w, r)
-		done(w.code())
+	me, label, unknown := m.find(r.PathValue("nsid"), r.Method)
+	done := m.metrics.start(label)
+	defer func() { done(w.code()) }()
+	if unknown != nil {
+		WriteError(w, unknown)
 		return
 	}
-	done := m.metrics.start(me.nsid)
-	defer func() { done(w.code()) }()
 	select {
 	case m.slots <- struct{}{}:
 		defer func() { <-m.slots }()

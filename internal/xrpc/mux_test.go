@@ -127,16 +127,23 @@ func TestRouting(t *testing.T) {
 	}
 }
 
-func TestNotFoundHookSeesTheWholeRequest(t *testing.T) {
+func TestWhatIsNotServedGoesToTheOtherwiseMethod(t *testing.T) {
 	t.Parallel()
 	m := xrpc.NewMux(xrpc.Config{})
-	m.NotFound(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		_, _ = io.WriteString(w, r.Method+" "+r.URL.Path+" "+string(body))
-	}))
+	m.Query(query, func(*xrpc.Call) (any, error) { return "own", nil })
+	m.Otherwise(func(c *xrpc.Call) (any, error) {
+		body, err := io.ReadAll(c.R.Body)
+		return c.R.Method + " " + c.NSID + " " + c.Param("a") + " " + string(body), err
+	}, xrpc.MaxBody(10))
 	srv := serve(t, m)
-	got := send(t, "POST", srv.URL+"/xrpc/app.other.thing", "text/plain", "payload")
-	assert.Equal(t, "POST /xrpc/app.other.thing payload", got.body)
+	const other = "app.other.thing"
+	assert.JSONEq(t, `"POST app.other.thing  payload"`, send(t, "POST", srv.URL+"/xrpc/"+other, "text/plain", "payload").body)
+	assert.JSONEq(t, `"GET app.other.thing b "`, send(t, "GET", srv.URL+"/xrpc/"+other+"?a=b", "", "").body)
+	assert.JSONEq(t, `"own"`, send(t, "GET", srv.URL+"/xrpc/"+query, "", "").body)
+	assert.Equal(t, 405, send(t, "DELETE", srv.URL+"/xrpc/"+other, "", "").status)
+	assert.Equal(t, 405, send(t, "POST", srv.URL+"/xrpc/"+query, "", "").status, "a method served here is not passed over for its verb")
+	assert.Equal(t, 413, send(t, "POST", srv.URL+"/xrpc/"+other, "text/plain", "more than ten").status)
+	assert.Equal(t, 400, send(t, "GET", srv.URL+"/xrpc/no..nsid", "", "").status)
 }
 
 func TestPreflightIsAnsweredWithoutTheMethod(t *testing.T) {

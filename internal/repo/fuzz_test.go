@@ -30,7 +30,12 @@ func FuzzCAR(f *testing.F) {
 				}
 			}
 		}
-		_, _ = repo.VerifyRepo(t.Context(), bytes.NewReader(b), a.DID, key, lim)
+		full, err := repo.VerifyRepo(t.Context(), bytes.NewReader(b), a.DID, key, lim)
+		head, serr := streamed(b, a.DID, key, lim)
+		require.Equal(t, err == nil, serr == nil, "in memory: %v; streamed: %v", err, serr)
+		if err == nil {
+			require.Equal(t, repo.Head{Commit: full.Commit, Data: full.Data, Rev: full.Rev}, head)
+		}
 		_, _ = repo.VerifyProof(b, a.DID, key, "org.example.note/new")
 		altered := *ev
 		altered.Blocks = b

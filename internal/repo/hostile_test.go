@@ -155,6 +155,8 @@ func TestMalformedTreesAreRefused(t *testing.T) {
 			_, err = repo.VerifyRepo(t.Context(), bytes.NewReader(ev.Blocks), a.DID, a.Public(), repo.Limits{})
 			requireReason(t, repo.BadStructure, err)
 			require.ErrorContains(t, err, c.what)
+			_, err = streamed(ev.Blocks, a.DID, a.Public(), repo.Limits{})
+			requireReason(t, repo.BadStructure, err)
 			_, err = repo.VerifyProof(ev.Blocks, a.DID, a.Public(), l0[0])
 			requireReason(t, repo.BadStructure, err)
 		})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"city-sync.org/citysync/internal/repo/dagcbor"
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
@@ -83,11 +82,8 @@ func record(blocks MapBlocks, c cid.Cid) ([]byte, error) {
 	if !ok {
 		return nil, reject(BadStructure, fmt.Errorf("record %s: %w", c, ErrBlockMissing))
 	}
-	if len(b) > MaxRecord {
-		return nil, reject(TooBig, fmt.Errorf("record %s of %d bytes", c, len(b)))
-	}
-	if err := dagcbor.ValidateMap(b); err != nil {
-		return nil, reject(BadRecord, fmt.Errorf("record %s: %w", c, err))
+	if err := CheckRecord(c, b); err != nil {
+		return nil, err
 	}
 	return b, nil
 }

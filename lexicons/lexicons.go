@@ -141,6 +141,7 @@ type library struct {
 	catalog *lexicon.BaseCatalog
 	records map[string]lexicon.SchemaRecord
 	methods map[string]method
+	sets    map[string]PermissionSet
 }
 
 // method is what is used of the schema of a method.
@@ -163,6 +164,7 @@ func compile(files fs.FS) (*library, error) {
 		catalog: lexicon.NewBaseCatalog(),
 		records: map[string]lexicon.SchemaRecord{},
 		methods: map[string]method{},
+		sets:    map[string]PermissionSet{},
 	}
 	err := fs.WalkDir(files, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || path.Ext(p) != ".json" {
@@ -191,6 +193,8 @@ func compile(files fs.FS) (*library, error) {
 			lib.methods[sf.ID] = method{input: main.Input, output: main.Output}
 		case lexicon.SchemaSubscription:
 			lib.methods[sf.ID] = method{}
+		case lexicon.SchemaPermissionSet:
+			lib.sets[sf.ID] = newPermissionSet(sf.ID, main)
 		}
 		return nil
 	})

@@ -15,10 +15,11 @@ import (
 
 // requestAccountDelete sends the account's owner a word by mail. An account without an address needs none: its password is all there is.
 func (s *Server) requestAccountDelete(c *xrpc.Call) (any, error) {
-	acc, err := s.signedIn(c)
+	a, err := s.owner(c)
 	if err != nil {
 		return nil, err
 	}
+	acc := a.Account
 	if acc.Email == nil {
 		return nil, refused("NoEmail", "the account has no e-mail address; its password deletes it")
 	}

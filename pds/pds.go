@@ -54,6 +54,7 @@ type Server struct {
 	proxy       *proxy
 	metrics     *metrics
 	pages       *pages.Pages
+	oauth       func(*http.Request) (*oauthSession, error) // nil: no apps are let in
 	handler     http.Handler
 }
 

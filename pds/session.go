@@ -125,11 +125,11 @@ func (s *Server) bearer(c *xrpc.Call, typ string) (token, error) {
 	return tok, nil
 }
 
-// signedIn answers with the account whose open session the request carries.
-func (s *Server) signedIn(c *xrpc.Call) (*account, error) {
+// session answers with the account whose open session the request carries.
+func (s *Server) session(c *xrpc.Call) (*account, token, error) {
 	tok, err := s.bearer(c, typAccess)
 	if err != nil {
-		return nil, err
+		return nil, token{}, err
 	}
 	const find = `
 		select ` + accountColumns + `
@@ -137,23 +137,13 @@ func (s *Server) signedIn(c *xrpc.Call) (*account, error) {
 		where s.id = $1 and s.did = $2 and s.expires > $3`
 	acc, err := s.oneAccount(c.Context(), find, tok.Session, tok.DID, s.clock.Now())
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, errExpiredToken()
+		return nil, token{}, errExpiredToken()
 	}
-	return acc, err
+	return acc, tok, err
 }
 
-// writer is signedIn for methods that change a repository: it must be the caller's own
-// and its account active.
-func (s *Server) writer(c *xrpc.Call, repo string) (*account, error) {
-	acc, err := s.signedIn(c)
-	if err != nil {
-		return nil, err
-	}
-	if repo != acc.DID.String() && !strings.EqualFold(repo, acc.Handle) {
-		return nil, xrpc.Errorf(403, "Forbidden", "repository %s is not the signed-in account's", repo)
-	}
-	if err := acc.mustBeActive(); err != nil {
-		return nil, err
-	}
-	return acc, nil
+// signedIn is session without more: no app's grant passes it.
+func (s *Server) signedIn(c *xrpc.Call) (*account, error) {
+	acc, _, err := s.session(c)
+	return acc, err
 }

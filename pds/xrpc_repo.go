@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"os"
 	"strings"
@@ -116,15 +117,19 @@ func (s *Server) putRecord(c *xrpc.Call) (any, error) {
 }
 
 func (s *Server) writeRecord(c *xrpc.Call, in recordInput, what intent) (any, error) {
-	acc, err := s.writer(c, in.Repo)
+	a, err := s.writer(c, in.Repo)
 	if err != nil {
+		return nil, err
+	}
+	ch := change{Intent: what, Collection: in.Collection, RKey: in.RKey}
+	if err := a.mayChange(ch); err != nil {
 		return nil, err
 	}
 	rec, err := newRecord(in.Collection, in.RKey, in.Record, in.Validate)
 	if err != nil {
 		return nil, err
 	}
-	ch := change{Intent: what, Collection: in.Collection, RKey: in.RKey, Record: rec}
+	ch.Record = rec
 	if what == toPut {
 		if ch.Swap, err = in.swapRecord(); err != nil {
 			return nil, err
@@ -134,12 +139,12 @@ func (s *Server) writeRecord(c *xrpc.Call, in recordInput, what intent) (any, er
 	if err != nil {
 		return nil, err
 	}
-	head, err := s.write(c.Context(), acc, []change{ch}, swap)
+	head, err := s.write(c.Context(), a.Account, []change{ch}, swap)
 	if err != nil {
 		return nil, err
 	}
 	return writeView{
-		URI: recordURI(acc.DID, in.Collection, in.RKey), CID: rec.CID.String(),
+		URI: recordURI(a.Account.DID, in.Collection, in.RKey), CID: rec.CID.String(),
 		Commit: viewCommit(head), Status: rec.Status,
 	}, nil
 }
@@ -149,7 +154,7 @@ func (s *Server) deleteRecord(c *xrpc.Call) (any, error) {
 	if err := c.Body(&in); err != nil {
 		return nil, err
 	}
-	acc, err := s.writer(c, in.Repo)
+	a, err := s.writer(c, in.Repo)
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +162,9 @@ func (s *Server) deleteRecord(c *xrpc.Call) (any, error) {
 		return nil, err
 	}
 	ch := change{Intent: toDrop, Collection: in.Collection, RKey: in.RKey}
+	if err := a.mayChange(ch); err != nil {
+		return nil, err
+	}
 	if ch.Swap, err = in.swapRecord(); err != nil {
 		return nil, err
 	}
@@ -164,7 +172,7 @@ func (s *Server) deleteRecord(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := s.write(c.Context(), acc, []change{ch}, swap)
+	head, err := s.write(c.Context(), a.Account, []change{ch}, swap)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +207,7 @@ func (s *Server) applyWrites(c *xrpc.Call) (any, error) {
 	if err := c.Body(&in); err != nil {
 		return nil, err
 	}
-	acc, err := s.writer(c, in.Repo)
+	a, err := s.writer(c, in.Repo)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +217,7 @@ func (s *Server) applyWrites(c *xrpc.Call) (any, error) {
 	changes := make([]change, 0, len(in.Writes))
 	results := make([]writeResult, 0, len(in.Writes))
 	for i, w := range in.Writes {
-		ch, result, err := s.oneWrite(acc.DID, w, in.Validate)
+		ch, result, err := s.oneWrite(a, w, in.Validate)
 		if err != nil {
 			return nil, atWrite(i, err)
 		}
@@ -219,7 +227,7 @@ func (s *Server) applyWrites(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := s.write(c.Context(), acc, changes, swap)
+	head, err := s.write(c.Context(), a.Account, changes, swap)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +248,7 @@ func atWrite(i int, err error) error {
 	return &at
 }
 
-func (s *Server) oneWrite(did syntax.DID, w writeInput, validate *bool) (change, writeResult, error) {
+func (s *Server) oneWrite(a *authority, w writeInput, validate *bool) (change, writeResult, error) {
 	ch := change{Collection: w.Collection, RKey: w.RKey}
 	kind := strings.TrimPrefix(w.Type, applyWritesNSID)
 	switch kind {
@@ -253,10 +261,16 @@ func (s *Server) oneWrite(did syntax.DID, w writeInput, validate *bool) (change,
 		ch.Intent = toUpdate
 	case "#delete":
 		ch.Intent = toDelete
+		if err := a.mayChange(ch); err != nil {
+			return ch, writeResult{}, err
+		}
 		err := checkPath(ch.Collection, ch.RKey)
 		return ch, writeResult{Type: applyWritesNSID + "#deleteResult"}, err
 	default:
 		return ch, writeResult{}, invalid("$type %q is no write", w.Type)
+	}
+	if err := a.mayChange(ch); err != nil {
+		return ch, writeResult{}, err
 	}
 	rec, err := newRecord(ch.Collection, ch.RKey, w.Value, validate)
 	if err != nil {
@@ -264,17 +278,30 @@ func (s *Server) oneWrite(did syntax.DID, w writeInput, validate *bool) (change,
 	}
 	ch.Record = rec
 	return ch, writeResult{
-		Type: applyWritesNSID + kind + "Result", URI: recordURI(did, ch.Collection, ch.RKey),
+		Type: applyWritesNSID + kind + "Result", URI: recordURI(a.Account.DID, ch.Collection, ch.RKey),
 		CID: rec.CID.String(), Status: rec.Status,
 	}, nil
 }
 
+// declaredType is what the sender says the body is.
+func declaredType(r *http.Request) string {
+	word, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return anyBytes
+	}
+	return word
+}
+
 func (s *Server) uploadBlob(c *xrpc.Call) (any, error) {
-	acc, err := s.signedIn(c)
+	a, err := s.caller(c)
 	if err != nil {
 		return nil, err
 	}
+	acc := a.Account
 	if err := acc.mustBeActive(); err != nil {
+		return nil, err
+	}
+	if err := a.mayUpload(declaredType(c.R)); err != nil {
 		return nil, err
 	}
 	up, err := s.files.receive(c.R.Body, c.R.Header.Get("Content-Type"))
@@ -284,6 +311,9 @@ func (s *Server) uploadBlob(c *xrpc.Call) (any, error) {
 	defer func() { _ = os.Remove(up.temp) }() // gone already when it was kept
 	if up.size == 0 {
 		return nil, invalid("the blob is empty")
+	}
+	if err := a.mayUpload(up.mime); err != nil { // the bytes may be other than was said
+		return nil, err
 	}
 	mimeType, err := s.keep(c.Context(), acc.DID, up)
 	if err != nil {

@@ -1,6 +1,7 @@
 package pds
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -17,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/pds/scope"
 )
 
 // smallBody is the limit on bodies that hold no records.
@@ -249,11 +251,15 @@ func (s *Server) refreshSession(c *xrpc.Call) (any, error) {
 }
 
 func (s *Server) getSession(c *xrpc.Call) (any, error) {
-	acc, err := s.signedIn(c)
+	a, err := s.caller(c)
 	if err != nil {
 		return nil, err
 	}
-	return s.viewSession(c.Context(), acc, sessionTokens{}), nil
+	v := s.viewSession(c.Context(), a.Account, sessionTokens{})
+	if a.mayAccount("email", scope.Read) != nil {
+		v.Email, v.EmailConfirmed = nil, nil
+	}
+	return v, nil
 }
 
 // deleteSession takes the refresh token, as the lexicon says.
@@ -294,10 +300,11 @@ const (
 )
 
 func (s *Server) getServiceAuth(c *xrpc.Call) (any, error) {
-	acc, err := s.signedIn(c)
+	a, err := s.caller(c)
 	if err != nil {
 		return nil, err
 	}
+	acc := a.Account
 	if err := acc.mustBeActive(); err != nil {
 		return nil, err
 	}
@@ -313,6 +320,9 @@ func (s *Server) getServiceAuth(c *xrpc.Call) (any, error) {
 	}
 	if slices.Contains(protected, lxm) {
 		return nil, invalid("no service token is given for the protected method %s", lxm)
+	}
+	if err := a.mayCall(cmp.Or(lxm, "*"), aud); err != nil {
+		return nil, err
 	}
 	now := s.clock.Now()
 	life := serviceTokenLife

@@ -1,0 +1,180 @@
+package pds
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/pds/scope"
+)
+
+// authKind is how a request shows on whose authority it comes.
+type authKind int
+
+const (
+	bySession     authKind = iota + 1 // the account's password
+	byAppPassword                     // a password made for one app
+	byOAuth                           // an app that the person let in
+	byService                         // a service token of somebody whose account another server holds
+)
+
+// authority is on whose behalf a request comes, who sends it, and what it may do.
+type authority struct {
+	Account *account
+	Actor   syntax.DID // the account's own DID, or one who acts for it
+	Kind    authKind
+	Session string     // id of the session, app password or grant
+	Client  string     // OAuth client id
+	Scope   *scope.Set // nil: everything the account itself may do
+}
+
+// oauthSession is what the authorization server tells of a request it let through.
+type oauthSession struct {
+	ID             string
+	Account, Actor syntax.DID
+	Client         string
+	Scope          *scope.Set
+}
+
+// headed is an error that goes with headers of its own, such as a new DPoP nonce.
+type headed interface{ Header() http.Header }
+
+// caller answers for whom the request speaks: an open session, an app's grant, or a token of
+// another server's account.
+func (s *Server) caller(c *xrpc.Call) (*authority, error) {
+	if s.oauth != nil && scheme(c.R) == "dpop" {
+		return s.byOAuth(c)
+	}
+	return s.bySession(c)
+}
+
+// owner is caller for what only the account itself may do, with its password.
+func (s *Server) owner(c *xrpc.Call) (*authority, error) {
+	a, err := s.caller(c)
+	if err != nil {
+		return nil, err
+	}
+	if a.Kind != bySession || a.Actor != a.Account.DID {
+		return nil, xrpc.Errorf(http.StatusForbidden, "Forbidden", "only the account itself, signed in with its password, may do this")
+	}
+	return a, nil
+}
+
+// scheme is the word before the credentials, in lower case.
+func scheme(r *http.Request) string {
+	word, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.ToLower(word)
+}
+
+func (s *Server) bySession(c *xrpc.Call) (*authority, error) {
+	acc, tok, err := s.session(c)
+	if err != nil {
+		return nil, err
+	}
+	return &authority{Account: acc, Actor: acc.DID, Kind: bySession, Session: tok.Session}, nil
+}
+
+func (s *Server) byOAuth(c *xrpc.Call) (*authority, error) {
+	sess, err := s.oauth(c.R)
+	if err != nil {
+		var h headed
+		if errors.As(err, &h) {
+			for name, values := range h.Header() {
+				c.W.Header()[name] = values
+			}
+		}
+		return nil, err
+	}
+	acc, err := s.findAccount(c.Context(), sess.Account.String())
+	if err != nil {
+		return nil, fmt.Errorf("account of an app's grant: %w", err)
+	}
+	a := &authority{
+		Account: acc, Actor: sess.Actor, Kind: byOAuth,
+		Session: sess.ID, Client: sess.Client, Scope: sess.Scope,
+	}
+	if a.Scope == nil { // an app never has everything
+		a.Scope = &scope.Set{}
+	}
+	if a.Actor != acc.DID {
+		return nil, errNotForAccount(acc.DID.String())
+	}
+	return a, nil
+}
+
+// writer is caller for methods that change a repository: the one named must be the one the
+// request speaks for, and its account active.
+func (s *Server) writer(c *xrpc.Call, repo string) (*authority, error) {
+	a, err := s.caller(c)
+	if err != nil {
+		return nil, err
+	}
+	if repo != a.Account.DID.String() && !strings.EqualFold(repo, a.Account.Handle) {
+		return nil, errNotForAccount(repo)
+	}
+	return a, a.Account.mustBeActive()
+}
+
+func errNotForAccount(repo string) error {
+	return xrpc.Errorf(http.StatusForbidden, "Forbidden", "repository %s is not the signed-in account's", repo)
+}
+
+// errScope names what was missing, in words that a client can ask for.
+func errScope(p scope.Permission) error {
+	return xrpc.Errorf(http.StatusForbidden, "InsufficientScope", "this needs the permission %s", p)
+}
+
+// may is the one place where a permission is asked for.
+func (a *authority) may(allowed func(*scope.Set) bool, needed scope.Permission) error {
+	if a.Scope == nil || allowed(a.Scope) {
+		return nil
+	}
+	return errScope(needed)
+}
+
+func (a *authority) mayWrite(collection string, action scope.Action) error {
+	return a.may(func(s *scope.Set) bool { return s.Repo(collection, action) }, scope.RepoOf(collection, action))
+}
+
+// mayPut wants both, since a put creates or updates, whichever it finds.
+func (a *authority) mayPut(collection string) error {
+	if err := a.mayWrite(collection, scope.Create); err != nil {
+		return err
+	}
+	return a.mayWrite(collection, scope.Update)
+}
+
+func (a *authority) mayUpload(mime string) error {
+	return a.may(func(s *scope.Set) bool { return s.Blob(mime) }, scope.BlobOf(mime))
+}
+
+// mayCall takes "*" for a token that is good for every method.
+func (a *authority) mayCall(lxm, aud string) error {
+	return a.may(func(s *scope.Set) bool { return s.RPC(lxm, aud) }, scope.RPCOf(lxm, aud))
+}
+
+func (a *authority) mayAccount(attr string, action scope.Action) error {
+	return a.may(func(s *scope.Set) bool { return s.Account(attr, action) }, scope.AccountOf(attr, action))
+}
+
+func (a *authority) mayIdentity(attr string) error {
+	return a.may(func(s *scope.Set) bool { return s.Identity(attr) }, scope.IdentityOf(attr))
+}
+
+// mayChange asks for what one change of a record needs.
+func (a *authority) mayChange(ch change) error {
+	switch ch.Intent {
+	case toCreate:
+		return a.mayWrite(ch.Collection, scope.Create)
+	case toUpdate:
+		return a.mayWrite(ch.Collection, scope.Update)
+	case toDelete, toDrop:
+		return a.mayWrite(ch.Collection, scope.Delete)
+	default:
+		return a.mayPut(ch.Collection)
+	}
+}

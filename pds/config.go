@@ -50,6 +50,7 @@ type Config struct {
 	SignupRate     Rate          // createAccount, for each address; 100 in 5 min
 	TrustedProxies int           // proxies in front whose X-Forwarded-For is believed; 0
 	ReservedNames  []string      // labels that nobody may register
+	Relays         []string      // addresses of the relays that are asked to read this host
 
 	// AppView is the DID#service that gets the methods which are not served here when the client names none. Without it they are refused.
 	AppView string
@@ -126,6 +127,9 @@ func (c Config) Validate() error {
 		if d < 0 {
 			return fmt.Errorf("%s %s is negative", name, d)
 		}
+	}
+	if err := validateRelays(c.Relays); err != nil {
+		return err
 	}
 	if c.TrustedProxies < 0 {
 		return fmt.Errorf("%d trusted proxies", c.TrustedProxies)

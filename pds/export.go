@@ -28,14 +28,13 @@ const (
 // The reader gets the spool, not the database: a slow one would hold a connection and an
 // old snapshot, for which every write pays, as long as it likes.
 func (s *Server) export(ctx context.Context, did syntax.DID, since string) (*spool, error) {
-	select {
-	case s.exports <- struct{}{}:
-		defer func() { <-s.exports }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	leave, err := s.exportSlot(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	out := &spool{dir: filepath.Join(s.files.dir, tmpDir)}
-	err := s.snapshot(ctx, func(tx pgx.Tx) error {
+	err = s.snapshot(ctx, func(tx pgx.Tx) error {
 		h, err := readHead(ctx, tx, did)
 		if err != nil {
 			return err
@@ -55,6 +54,16 @@ func (s *Server) export(ctx context.Context, did syntax.DID, since string) (*spo
 		return nil, err
 	}
 	return out, nil
+}
+
+// exportSlot waits until one more may read the database at length. The caller calls leave when it has read.
+func (s *Server) exportSlot(ctx context.Context) (leave func(), err error) {
+	select {
+	case s.exports <- struct{}{}:
+		return func() { <-s.exports }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func exportBlocks(ctx context.Context, tx pgx.Tx, did syntax.DID, head cid.Cid, since string, failed *error) iter.Seq[repo.Block] {

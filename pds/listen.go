@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// waker tells the stream that the table of events may have grown. A wake that nobody
+// waker tells the stream, or who announces it, that the table of events may have grown. A wake that nobody
 // waits for is kept, and several are one: what counts is the table.
 type waker struct{ c chan struct{} }
 
@@ -70,6 +70,9 @@ func (s *Server) listenOnce(ctx context.Context, listening func()) error {
 		}
 		if payload == schema || payload == "" {
 			s.wake.wake()
+		}
+		if payload == schema {
+			s.written.wake()
 		}
 	}
 }

@@ -50,6 +50,8 @@ type Server struct {
 	addresses   *limiter
 	signups     *limiter
 	wake        *waker
+	written     *waker
+	hostname    string
 	stream      *firehose.Server
 	proxy       *proxy
 	metrics     *metrics
@@ -112,6 +114,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		signups:   newLimiter(cfg.SignupRate, deps.Clock),
 		wake:      newWaker(),
 		proxy:     carrier,
+		written:   newWaker(),
+		hostname:  hostname(u),
 		metrics:   m,
 	}
 	if s.pages, err = pages.New(u.Host); err != nil {
@@ -131,6 +135,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.listen(ctx) })
 	g.Go(func() error { return s.stream.Run(ctx) })
 	g.Go(func() error { return s.housekeep(ctx) })
+	g.Go(func() error { return s.announceWrites(ctx) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil

@@ -31,9 +31,17 @@ func (e eventStore) Bounds(ctx context.Context) (oldest, newest int64, err error
 	return pruned + 1, newest, nil
 }
 
+// pageBytes bounds a page, of which every reader in the past holds one. It has room for one frame of any size.
+const pageBytes = 8 << 20
+
 // Page implements firehose.Store.
 func (e eventStore) Page(ctx context.Context, after int64, limit int) ([]firehose.Frame, error) {
-	rows, err := e.pool.Query(ctx, `select seq, frame from event where seq > $1 order by seq limit $2`, after, limit)
+	const read = `
+		select seq, frame from (
+			select seq, frame, sum(octet_length(frame)) over (order by seq) as bytes from (
+				select seq, frame from event where seq > $1 order by seq limit $2) as some_of_them) as summed
+		where bytes <= $3 order by seq`
+	rows, err := e.pool.Query(ctx, read, after, limit, pageBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read events after %d: %w", after, err)
 	}

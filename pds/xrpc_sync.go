@@ -22,12 +22,14 @@ const carType = "application/vnd.ipld.car"
 
 func (s *Server) syncRoutes(m *xrpc.Mux) {
 	m.Query("com.atproto.sync.getBlob", s.getBlob)
+	m.Query("com.atproto.sync.getBlocks", s.getBlocks)
 	m.Query("com.atproto.sync.getLatestCommit", s.getLatestCommit)
 	m.Query("com.atproto.sync.getRecord", s.getRecordProof)
 	m.Query("com.atproto.sync.getRepo", s.getRepo)
 	m.Query("com.atproto.sync.getRepoStatus", s.getRepoStatus)
 	m.Query("com.atproto.sync.listBlobs", s.listBlobs)
 	m.Query("com.atproto.sync.listRepos", s.listRepos)
+	m.Query("com.atproto.sync.listReposByCollection", s.listReposByCollection)
 	m.Handle("/xrpc/com.atproto.sync.subscribeRepos", s.stream)
 }
 
@@ -39,13 +41,27 @@ func paramDID(c *xrpc.Call) (string, error) {
 	return did.String(), nil
 }
 
-// readableDID is readable for the methods of sync, which take a DID only.
+// readableDID is readable for the methods of sync, which take a DID only. An account that is not active is shown to its owner all
+// the same: who moves away or was put out takes the repository along.
 func (s *Server) readableDID(c *xrpc.Call) (*account, error) {
 	did, err := paramDID(c)
 	if err != nil {
 		return nil, err
 	}
-	return s.readable(c.Context(), did)
+	acc, err := s.hosted(c.Context(), did)
+	if err != nil {
+		return nil, err
+	}
+	refusal := acc.mustBeActive()
+	if refusal == nil {
+		return acc, nil
+	}
+	if _, ok := c.Bearer(); ok {
+		if own, err := s.signedIn(c); err == nil && own.DID == acc.DID {
+			return acc, nil
+		}
+	}
+	return nil, refusal
 }
 
 func readHead(ctx context.Context, q querier, did syntax.DID) (repo.Head, error) {

@@ -146,6 +146,7 @@ func pdsCommand(s streams) *cli.Command {
 			stringFlag("handle-domains", "", "`DOMAINS` under which accounts get a label, each with its dot, by comma"),
 			intFlag("rate", 0, "sign-ups and sign-ins taken from one address in five minutes (default: the server's own limits)"),
 			boolFlag("open-registration", "let anyone sign up, without an invite"),
+			stringFlag("relays", "", "`URLS` of the relays that are asked to read this server's stream, by comma"),
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
 			stringFlag("appview", "", "`DID#SERVICE` that gets the methods not served here when the client names none (default: they are refused)"),
 			stringFlag("appview-url", "", "`URL` of that service (default: its DID document says)"),
@@ -174,6 +175,7 @@ func pdsCommand(s streams) *cli.Command {
 			cfg := pds.Config{
 				PublicURL: a.public, ServiceDID: did, HandleDomains: list(c.String("handle-domains")), InviteRequired: !c.Bool("open-registration"),
 				AllowLoopback: c.Bool("allow-loopback"), AppView: c.String("appview"), AppViewURL: c.String("appview-url"),
+				Relays: list(c.String("relays")),
 			}
 			if points := c.Int("rate"); points != 0 {
 				many := pds.Rate{Points: points, Window: rateWindow}

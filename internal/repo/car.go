@@ -56,11 +56,15 @@ type CAR struct {
 	Blocks MapBlocks
 }
 
-// WriteCAR writes a CAR v1 file. Blocks are written in the order given.
+// WriteCAR writes a CAR v1 file, without a root where that is undefined. Blocks are written in the order given.
 func WriteCAR(w io.Writer, root cid.Cid, blocks iter.Seq[Block]) error {
 	h := dagcbor.AppendMap(nil, 2)
-	h = dagcbor.AppendArray(dagcbor.AppendText(h, "roots"), 1)
-	h = dagcbor.AppendCID(h, root)
+	if root.Defined() {
+		h = dagcbor.AppendArray(dagcbor.AppendText(h, "roots"), 1)
+		h = dagcbor.AppendCID(h, root)
+	} else {
+		h = dagcbor.AppendArray(dagcbor.AppendText(h, "roots"), 0)
+	}
 	h = dagcbor.AppendInt(dagcbor.AppendText(h, "version"), 1)
 	buf := append(binary.AppendUvarint(nil, uint64(len(h))), h...)
 	if _, err := w.Write(buf); err != nil {

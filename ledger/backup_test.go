@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/pg/dump"
 	"city-sync.org/citysync/internal/pg/pgtest"
 	"city-sync.org/citysync/lexicons"
 )
@@ -75,15 +76,15 @@ func (c *founded) publish(f *fakePDS) {
 // contents are all rows of all tables, as text.
 func contents(t *testing.T, pool *pgxpool.Pool) map[string]string {
 	t.Helper()
-	conn, err := pool.Acquire(t.Context())
+	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
-	defer conn.Release()
-	tables, err := tablesInOrder(t.Context(), conn)
+	defer func() { require.NoError(t, tx.Rollback(t.Context())) }()
+	look, err := dump.Look(t.Context(), tx)
 	require.NoError(t, err)
 	out := map[string]string{}
-	for _, table := range tables {
+	for _, table := range look.Tables {
 		var rows bytes.Buffer
-		_, err := conn.Conn().PgConn().CopyTo(t.Context(), &rows, "copy (select t::text from "+pgx.Identifier{table.Name}.Sanitize()+" t order by 1) to stdout")
+		_, err := tx.Conn().PgConn().CopyTo(t.Context(), &rows, "copy (select t::text from "+pgx.Identifier{table.Name}.Sanitize()+" t order by 1) to stdout")
 		require.NoError(t, err)
 		out[table.Name] = rows.String()
 	}
@@ -192,7 +193,7 @@ func TestBrokenBackupIsRefusedWhole(t *testing.T) {
 	require.Greater(t, files, 20)
 	for name, broken := range map[string][]byte{
 		"cut": archive[:len(archive)*2/3], "none": nil, "twice": append(bytes.Clone(archive[:len(archive)-1024]), archive...),
-		"no archive": []byte("hello"), "without its manifest": without(t, archive, fileManifest), "without a table": without(t, archive, chunkName("claim", 0)),
+		"no archive": []byte("hello"), "without its manifest": without(t, archive, dump.FileManifest), "without a table": without(t, archive, "table/claim/000000"),
 	} {
 		require.ErrorIs(t, try(broken), ErrBackup, name)
 	}

@@ -79,7 +79,7 @@ func (n *network) host(domain string) *host {
 	require.NoError(n.t, err)
 	h.cfg = pds.Config{
 		PublicURL: h.url, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{domain}, AllowLoopback: true,
-		Argon2: pds.Argon2{MemoryKiB: 8, Passes: 1, Threads: 1}, EventWindow: time.Hour,
+		Argon2: pds.Argon2{MemoryKiB: 8, Passes: 1, Threads: 1}, EventWindow: time.Hour, LimitFactor: 1000,
 	}
 	h.deps = pds.Deps{
 		Pool: pgtest.AsRole(n.t, pgtest.Schema(n.t, pds.Migrations()), pds.GrantTo), PLC: identity.NewPLC(n.plcURL, http.DefaultClient),

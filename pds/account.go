@@ -15,7 +15,10 @@ import (
 	"city-sync.org/citysync/internal/xrpc"
 )
 
-const statusActive = "active"
+const (
+	statusActive    = "active"
+	statusTakendown = "takendown"
+)
 
 type account struct {
 	DID        syntax.DID
@@ -87,7 +90,7 @@ func (a *account) mustBeActive() error {
 		return nil
 	case "deactivated":
 		return refused("RepoDeactivated", "account %s is deactivated", a.DID)
-	case "takendown":
+	case statusTakendown:
 		return refused("RepoTakendown", "account %s has been taken down", a.DID)
 	case "suspended":
 		return refused("RepoSuspended", "account %s is suspended", a.DID)

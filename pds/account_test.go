@@ -172,7 +172,7 @@ func TestInviteNeedsTheAdministrator(t *testing.T) {
 
 func TestSignupRateIsLimitedByAddress(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, func(c *Config) { c.SignupRate = Rate{Points: 2, Window: time.Minute} })
+	b := newBed(t, func(c *Config) { limited(c, "createAccount=2/1m") })
 	in := m{"handle": "x.example.com", "password": password}
 	for range 2 {
 		assert.Equal(t, http.StatusBadRequest, b.post("", "com.atproto.server.createAccount", in).Status)

@@ -78,7 +78,7 @@ func newBed(t testing.TB, tune ...func(*Config)) *bed {
 	b.cfg = Config{
 		PublicURL: b.url, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{".test"},
 		InviteRequired: true, AllowLoopback: true, Argon2: Argon2{MemoryKiB: 8, Passes: 1, Threads: 1}, Version: "1.2.3",
-		ReservedNames: []string{"admin"},
+		ReservedNames: []string{"admin"}, LimitFactor: 1000,
 	}
 	for _, f := range tune {
 		f(&b.cfg)

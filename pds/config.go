@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -45,12 +46,16 @@ type Config struct {
 	RefreshTTL     time.Duration // 90 days
 	RefreshGrace   time.Duration // how long the previous refresh token may be retried; 2 min
 	Argon2         Argon2        // 19 MiB, 2 passes, 1 thread
-	LoginRate      Rate          // createSession, for each identifier at one address; 30 in 5 min
-	AddressRate    Rate          // createSession, for each address; 600 in 5 min
-	SignupRate     Rate          // createAccount, for each address; 100 in 5 min
 	TrustedProxies int           // proxies in front whose X-Forwarded-For is believed; 0
 	ReservedNames  []string      // labels that nobody may register
 	Relays         []string      // addresses of the relays that are asked to read this host
+
+	// Limits are rates in place of the default ones, by name; see defaultLimits.
+	Limits Limits
+	// LimitFactor multiplies every limit, for a city whose people all come from one machine; 1.
+	LimitFactor int
+	// LimitSpared are addresses that no limit by address holds for, such as the city's own services.
+	LimitSpared []netip.Prefix
 
 	// AppView is the DID#service that gets the methods which are not served here when the client names none. Without it they are refused.
 	AppView string
@@ -81,17 +86,14 @@ func (c Config) withDefaults() Config {
 	if c.Argon2 == (Argon2{}) {
 		c.Argon2 = Argon2{MemoryKiB: 19 << 10, Passes: 2, Threads: 1}
 	}
-	if c.LoginRate == (Rate{}) {
-		c.LoginRate = Rate{Points: 30, Window: 5 * time.Minute}
-	}
-	if c.AddressRate == (Rate{}) {
-		c.AddressRate = Rate{Points: 600, Window: 5 * time.Minute}
-	}
-	if c.SignupRate == (Rate{}) {
-		c.SignupRate = Rate{Points: 100, Window: 5 * time.Minute}
+	if c.LimitFactor == 0 {
+		c.LimitFactor = 1
 	}
 	return c
 }
+
+// maxLimitFactor is as good as no limit.
+const maxLimitFactor = 1_000_000
 
 // Validate names the first setting that cannot work.
 func (c Config) Validate() error {
@@ -134,13 +136,10 @@ func (c Config) Validate() error {
 	if c.TrustedProxies < 0 {
 		return fmt.Errorf("%d trusted proxies", c.TrustedProxies)
 	}
-	if err := c.LoginRate.validate("login rate"); err != nil {
-		return err
+	if c.LimitFactor < 1 || c.LimitFactor > maxLimitFactor {
+		return fmt.Errorf("limit factor %d is not from 1 to %d", c.LimitFactor, maxLimitFactor)
 	}
-	if err := c.AddressRate.validate("address rate"); err != nil {
-		return err
-	}
-	if err := c.SignupRate.validate("signup rate"); err != nil {
+	if err := c.Limits.validate(); err != nil {
 		return err
 	}
 	return c.Argon2.Validate()

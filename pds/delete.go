@@ -40,28 +40,13 @@ func (s *Server) deleteAccount(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, invalid("did %q is not a DID", in.DID)
 	}
-	ip := remoteIP(c.R, s.cfg.TrustedProxies)
-	if err := s.addresses.take(ip); err != nil {
-		return nil, err
-	}
-	if err := s.logins.take(did.String() + " " + ip); err != nil {
+	if err := s.limitAddress(c.W.Header(), s.ip(c.R), limitDeleteAccount, ""); err != nil {
 		return nil, err
 	}
 	ctx := c.Context()
-	acc, err := s.findAccount(ctx, did.String())
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return nil, err
-	}
-	stored := ""
-	if acc != nil {
-		stored = acc.Password
-	}
-	same, err := s.passwords.Matches(ctx, stored, in.Password)
+	acc, err := s.ownerByPassword(ctx, c.W.Header(), s.ip(c.R), did.String(), in.Password)
 	if err != nil {
 		return nil, err
-	}
-	if !same {
-		return nil, errLogin()
 	}
 	if acc.Email != nil {
 		if err := s.useWord(ctx, acc.DID, wordDelete, in.Token); err != nil {
@@ -95,6 +80,23 @@ func (s *Server) adminDelete(c *xrpc.Call) (any, error) {
 	return nil, s.delete(c.Context(), did)
 }
 
+// accountTables are what is kept by an account's DID, those that refer to others first.
+var accountTables = []string{
+	"record_blob",
+	"blob",
+	"record",
+	"block",
+	"repo",
+	"session",
+	"device",
+	"deletion",
+	"mail_word",
+	"account_limit",
+	"signup",
+	"event",
+	"account",
+}
+
 // delete destroys all of an account: records, blocks, blobs, sessions, its key, and what the firehose still held of it. What stays, until the
 // firehose's window is over, is the one event that tells everybody else to do the same. Files go first: a crash in between leaves an account
 // without blobs, which is deleted when it is asked for again.
@@ -125,7 +127,7 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 			return errRepoNotFound(did.String())
 		}
 		var batch pgx.Batch
-		for _, table := range []string{"record_blob", "blob", "record", "block", "repo", "session", "device", "deletion", "mail_word", "signup", "event", "account"} {
+		for _, table := range accountTables {
 			batch.Queue(`delete from `+table+` where did = $1`, did)
 		}
 		rows, err := s.emit(ctx, tx, &batch, now, &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)})

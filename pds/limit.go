@@ -3,14 +3,13 @@ package pds
 import (
 	"container/list"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"city-sync.org/citysync/internal/clock"
-	"city-sync.org/citysync/internal/xrpc"
 )
 
 // Rate allows Points uses in each Window, refilled evenly. Zero Points means no limit.
@@ -30,66 +29,112 @@ func (r Rate) validate(name string) error {
 // forgotten first. Forgetting only ever forgives.
 const limiterKeys = 20_000
 
-// limiter is one token bucket a key.
+// limiter is a token bucket for each key and rate. Servers that share a database count apart.
 type limiter struct {
-	rate  Rate
-	clock clock.Clock
-
 	mu    sync.Mutex // guards keys and order
 	keys  map[string]*list.Element
 	order *list.List // most recently used in front
 }
 
-type bucket struct {
-	key  string
-	left float64
-	at   time.Time
+// meter is what one key has left of each of its rates.
+type meter struct {
+	key   string
+	rates []Rate
+	left  []float64
+	at    time.Time
 }
 
-func newLimiter(rate Rate, c clock.Clock) *limiter {
-	return &limiter{rate: rate, clock: c, keys: map[string]*list.Element{}, order: list.New()}
+// taken is what an answer says of a limit: the rate nearest to its end.
+type taken struct {
+	rate Rate
+	left int
+	full time.Duration // until all points are back
+	wait time.Duration // until a refused use would do; 0: it was not refused
 }
 
-// take uses one point of each key, in order; it answers with the refusal of the first
-// key that has none left.
-func (l *limiter) take(keys ...string) error {
-	if l.rate.Points == 0 {
-		return nil
-	}
-	now := l.clock.Now()
+func newLimiter() *limiter {
+	return &limiter{keys: map[string]*list.Element{}, order: list.New()}
+}
+
+// take uses points of every rate of the key, or of none. A use that costs more than a rate holds passes when that rate is whole, and the
+// key then owes the rest: otherwise it would never pass.
+func (l *limiter) take(key string, rates []Rate, cost int, now time.Time) (taken, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, key := range keys {
-		if !l.one(key, now) {
-			return xrpc.Errorf(http.StatusTooManyRequests, "RateLimitExceeded", "too many requests: %d in %s are allowed", l.rate.Points, l.rate.Window).
-				After(l.rate.Window / time.Duration(l.rate.Points))
+	m := l.meter(key, rates, now)
+	for i, r := range m.rates {
+		if r.Points == 0 {
+			continue
+		}
+		need := math.Min(float64(cost), float64(r.Points))
+		if m.left[i]+1e-9 < need {
+			t := m.state(i)
+			t.wait = r.refill(need - m.left[i])
+			return t, false
 		}
 	}
-	return nil
+	worst := taken{left: math.MaxInt}
+	for i, r := range m.rates {
+		if r.Points == 0 {
+			continue
+		}
+		m.left[i] -= float64(cost)
+		if t := m.state(i); t.left < worst.left {
+			worst = t
+		}
+	}
+	return worst, true
 }
 
-func (l *limiter) one(key string, now time.Time) bool {
-	full := float64(l.rate.Points)
-	el, ok := l.keys[key]
-	if !ok {
-		el = l.order.PushFront(&bucket{key: key, left: full, at: now})
-		l.keys[key] = el
-		if l.order.Len() > limiterKeys {
-			oldest := l.order.Back()
-			delete(l.keys, l.order.Remove(oldest).(*bucket).key)
+func (r Rate) refill(points float64) time.Duration {
+	return time.Duration(points / float64(r.Points) * float64(r.Window))
+}
+
+func (m *meter) state(i int) taken {
+	r := m.rates[i]
+	return taken{rate: r, left: int(math.Max(0, m.left[i]+1e-9)), full: r.refill(float64(r.Points) - m.left[i])}
+}
+
+// meter brings the key's meter up to now. Rates that were changed begin anew.
+func (l *limiter) meter(key string, rates []Rate, now time.Time) *meter {
+	if el, ok := l.keys[key]; ok {
+		l.order.MoveToFront(el)
+		m := el.Value.(*meter)
+		if slices.Equal(m.rates, rates) {
+			m.refill(now)
+			return m
+		}
+		*m = *newMeter(key, rates, now)
+		return m
+	}
+	m := newMeter(key, rates, now)
+	l.keys[key] = l.order.PushFront(m)
+	if l.order.Len() > limiterKeys {
+		delete(l.keys, l.order.Remove(l.order.Back()).(*meter).key)
+	}
+	return m
+}
+
+func newMeter(key string, rates []Rate, now time.Time) *meter {
+	m := &meter{key: key, rates: rates, left: make([]float64, len(rates)), at: now}
+	for i, r := range rates {
+		m.left[i] = float64(r.Points)
+	}
+	return m
+}
+
+func (m *meter) refill(now time.Time) {
+	passed := now.Sub(m.at)
+	if passed <= 0 {
+		return
+	}
+	m.at = now
+	for i, r := range m.rates {
+		if r.Points > 0 {
+			full := float64(r.Points)
+			m.left[i] = math.Min(full, m.left[i]+full*passed.Seconds()/r.Window.Seconds())
 		}
 	}
-	l.order.MoveToFront(el)
-	b := el.Value.(*bucket)
-	if passed := now.Sub(b.at); passed > 0 {
-		b.left = min(full, b.left+full*passed.Seconds()/l.rate.Window.Seconds())
-		b.at = now
-	}
-	if b.left < 1 {
-		return false
-	}
-	b.left--
-	return true
 }
 
 // remoteIP is the client's address: the peer, or behind n trusted proxies the n-th

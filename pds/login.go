@@ -3,6 +3,7 @@ package pds
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -10,13 +11,25 @@ import (
 	"city-sync.org/citysync/internal/xrpc"
 )
 
-// byPassword finds the account that an identifier and a password open together. A wrong password and an unknown account get the same answer
-// after the same work, and use up the same allowance.
+// byPassword finds the account that an identifier and a password open together, unless it was taken down.
 func (s *Server) byPassword(ctx context.Context, ip, identifier, password string) (*account, error) {
-	if err := s.addresses.take(ip); err != nil {
+	acc, err := s.ownerByPassword(ctx, nil, ip, identifier, password)
+	if err != nil {
 		return nil, err
 	}
-	if err := s.logins.take(strings.ToLower(identifier) + " " + ip); err != nil {
+	if acc.Status == statusTakendown {
+		return nil, refused("AccountTakedown", "the account has been taken down")
+	}
+	return acc, nil
+}
+
+// ownerByPassword is byPassword whatever the account's status. A wrong password and an unknown account get the same answer after the same
+// work, and use up the same allowance, of which h is told where it is an answer's header.
+func (s *Server) ownerByPassword(ctx context.Context, h http.Header, ip, identifier, password string) (*account, error) {
+	if err := s.limitAddress(h, ip, limitSignIn, ""); err != nil {
+		return nil, err
+	}
+	if err := s.limitAddress(h, ip, limitCreateSession, strings.ToLower(identifier)); err != nil {
 		return nil, err
 	}
 	acc, err := s.findAccount(ctx, identifier)
@@ -33,9 +46,6 @@ func (s *Server) byPassword(ctx context.Context, ip, identifier, password string
 	}
 	if !same {
 		return nil, errLogin()
-	}
-	if acc.Status == "takendown" {
-		return nil, refused("AccountTakedown", "the account has been taken down")
 	}
 	return acc, nil
 }

@@ -109,7 +109,7 @@ func (s *Server) passwordForm(v *visit, in signIn) error {
 
 // proven tells whether the form carries the account's password: what cannot be undone asks for it again, so that a browser left open is not enough.
 func (s *Server) proven(v *visit, in signIn) (bool, error) {
-	acc, err := s.byPassword(v.r.Context(), remoteIP(v.r, s.cfg.TrustedProxies), in.DID.String(), v.r.PostForm.Get("password"))
+	acc, err := s.byPassword(v.r.Context(), s.ip(v.r), in.DID.String(), v.r.PostForm.Get("password"))
 	if refusalName(err) == "AuthenticationRequired" || errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}

@@ -39,7 +39,7 @@ func (s *Server) signInForm(v *visit) error {
 	if identifier == "" || len(identifier) > 2048 || password == "" {
 		return v.again("wrongPassword", form)
 	}
-	acc, err := s.byPassword(v.r.Context(), remoteIP(v.r, s.cfg.TrustedProxies), identifier, password)
+	acc, err := s.byPassword(v.r.Context(), s.ip(v.r), identifier, password)
 	switch refusalName(err) {
 	case "AuthenticationRequired":
 		return v.again("wrongPassword", form)

@@ -49,7 +49,7 @@ func TestSignInPageAnswersAlikeForAWrongPasswordAndAnUnknownAccount(t *testing.T
 
 func TestSignInPageIsLimited(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, func(c *Config) { c.LoginRate = Rate{Points: 2, Window: time.Minute} })
+	b := newBed(t, func(c *Config) { limited(c, "createSession=2/1m") })
 	u := b.account("user")
 	v := b.visitor()
 	for range 2 {

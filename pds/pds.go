@@ -46,9 +46,7 @@ type Server struct {
 	queue       *repoQueue
 	files       blobFiles
 	exports     chan struct{} // one slot for each export that reads the database
-	logins      *limiter
-	addresses   *limiter
-	signups     *limiter
+	limits      *limits
 	wake        *waker
 	written     *waker
 	hostname    string
@@ -109,9 +107,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		queue:     newRepoQueue(),
 		files:     files,
 		exports:   make(chan struct{}, maxExports),
-		logins:    newLimiter(cfg.LoginRate, deps.Clock),
-		addresses: newLimiter(cfg.AddressRate, deps.Clock),
-		signups:   newLimiter(cfg.SignupRate, deps.Clock),
+		limits:    newLimits(cfg, deps.Clock),
 		wake:      newWaker(),
 		proxy:     carrier,
 		written:   newWaker(),
@@ -183,7 +179,7 @@ func (s *Server) sweep(ctx context.Context) error {
 }
 
 func (s *Server) routes(deps Deps) http.Handler {
-	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Metrics: deps.Registry, Away: pg.Away})
+	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Metrics: deps.Registry, Away: pg.Away, Gate: s.gate})
 	s.serverRoutes(mux)
 	s.repoRoutes(mux)
 	s.syncRoutes(mux)

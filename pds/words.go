@@ -59,11 +59,18 @@ func (s *Server) sendWord(ctx context.Context, acc *account, p purpose, l letter
 	if acc.Email == nil {
 		return refused("NoEmail", "the account has no e-mail address")
 	}
+	rates, err := s.limits.own.of(ctx, s.pool, acc.DID, limitMail, s.limits)
+	if err != nil {
+		return err
+	}
+	if err := s.limits.take(nil, limitMail, acc.DID.String()+" "+string(p), rates, 1); err != nil {
+		return err
+	}
 	word := newWord()
 	const keep = `
 		insert into mail_word (did, purpose, hash, expires) values (@did, @purpose, @hash, @expires)
 		on conflict (did, purpose) do update set hash = excluded.hash, expires = excluded.expires, tries = 0`
-	_, err := s.pool.Exec(ctx, keep, pgx.NamedArgs{
+	_, err = s.pool.Exec(ctx, keep, pgx.NamedArgs{
 		"did": acc.DID, "purpose": p, "hash": wordHash(word), "expires": s.clock.Now().Add(wordLife),
 	})
 	if err != nil {

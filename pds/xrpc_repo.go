@@ -139,6 +139,9 @@ func (s *Server) writeRecord(c *xrpc.Call, in recordInput, what intent) (any, er
 	if err != nil {
 		return nil, err
 	}
+	if err := s.limitAccount(c, limitWrites, a.Account.DID, writeCost([]change{ch})); err != nil {
+		return nil, err
+	}
 	head, err := s.write(c.Context(), a.Account, []change{ch}, swap)
 	if err != nil {
 		return nil, err
@@ -170,6 +173,9 @@ func (s *Server) deleteRecord(c *xrpc.Call) (any, error) {
 	}
 	swap, err := in.swapCommit()
 	if err != nil {
+		return nil, err
+	}
+	if err := s.limitAccount(c, limitWrites, a.Account.DID, writeCost([]change{ch})); err != nil {
 		return nil, err
 	}
 	head, err := s.write(c.Context(), a.Account, []change{ch}, swap)
@@ -225,6 +231,9 @@ func (s *Server) applyWrites(c *xrpc.Call) (any, error) {
 	}
 	swap, err := optionalCID("swapCommit", in.SwapCommit)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.limitAccount(c, limitWrites, a.Account.DID, writeCost(changes)); err != nil {
 		return nil, err
 	}
 	head, err := s.write(c.Context(), a.Account, changes, swap)
@@ -302,6 +311,9 @@ func (s *Server) uploadBlob(c *xrpc.Call) (any, error) {
 		return nil, err
 	}
 	if err := a.mayUpload(declaredType(c.R)); err != nil {
+		return nil, err
+	}
+	if err := s.limitAccount(c, limitUploadBlob, acc.DID, 1); err != nil {
 		return nil, err
 	}
 	up, err := s.files.receive(c.R.Body, c.R.Header.Get("Content-Type"))

@@ -107,7 +107,7 @@ func (s *Server) createAccount(c *xrpc.Call) (any, error) {
 	if err := c.Body(&in); err != nil {
 		return nil, err
 	}
-	if err := s.signups.take(remoteIP(c.R, s.cfg.TrustedProxies)); err != nil {
+	if err := s.limitAddress(c.W.Header(), s.ip(c.R), limitCreateAccount, ""); err != nil {
 		return nil, err
 	}
 	if in.DID != "" || in.PLCOp != nil {
@@ -199,30 +199,12 @@ func (s *Server) createSession(c *xrpc.Call) (any, error) {
 	if in.Identifier == "" || in.Password == "" || len(in.Identifier) > 2048 {
 		return nil, invalid("identifier and password are required")
 	}
-	ip := remoteIP(c.R, s.cfg.TrustedProxies)
-	if err := s.addresses.take(ip); err != nil {
-		return nil, err
-	}
-	if err := s.logins.take(strings.ToLower(in.Identifier) + " " + ip); err != nil {
-		return nil, err
-	}
 	ctx := c.Context()
-	acc, err := s.findAccount(ctx, in.Identifier)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return nil, err
-	}
-	stored := "" // an unknown account costs the same work
-	if acc != nil {
-		stored = acc.Password
-	}
-	same, err := s.passwords.Matches(ctx, stored, in.Password)
+	acc, err := s.ownerByPassword(ctx, c.W.Header(), s.ip(c.R), in.Identifier, in.Password)
 	if err != nil {
 		return nil, err
 	}
-	if !same {
-		return nil, errLogin()
-	}
-	if acc.Status == "takendown" {
+	if acc.Status == statusTakendown {
 		return nil, refused("AccountTakedown", "the account has been taken down")
 	}
 	tokens, err := s.openSession(ctx, acc.DID, s.clock.Now())

@@ -52,7 +52,7 @@ func (s *stack) childArgs(place string) ([]string, error) {
 	case schemaPDS:
 		return append(args, "--service-did", s.pdsDID(place).String(), "--handle-domains", handleDomain, "--blobs", s.blobs(place),
 			"--appview", s.appView(), "--appview-url", s.ports.url(portWeb),
-			"--secrets", filepath.Dir(s.dir.file("secrets", secretPath(place, fileAdmin))), "--rate", strconv.Itoa(loginPoints)), nil
+			"--secrets", filepath.Dir(s.dir.file("secrets", secretPath(place, fileAdmin))), "--limit-factor", strconv.Itoa(limitFactor)), nil
 	case schemaLedger:
 		account := s.state.account(idLedger)
 		if err := writeAtomic(s.dir.file("secrets", fileLedgerAccount), []byte(account.Password+"\n"), 0o600); err != nil {

@@ -29,7 +29,6 @@ const (
 	roleLedger = "ledger"
 
 	defaultCity = "berkeley"
-	rateWindow  = 5 * time.Minute
 )
 
 // devConfig is what dev's flags say. The fields that end in Set tell a flag that was

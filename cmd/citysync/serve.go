@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -144,7 +145,10 @@ func pdsCommand(s streams) *cli.Command {
 			stringFlag("smtp-url", "", "`URL` of a mail server; none: no mail is sent"),
 			stringFlag("service-did", "", "`DID` of this server"),
 			stringFlag("handle-domains", "", "`DOMAINS` under which accounts get a label, each with its dot, by comma"),
-			intFlag("rate", 0, "sign-ups and sign-ins taken from one address in five minutes (default: the server's own limits)"),
+			stringFlag("limits", "", "`LIMITS` in place of the server's own, as NAME=POINTS/WINDOW by comma: createAccount=20/1h,writes=5000/1h+35000/24h; 0 points: no limit"),
+			intFlag("limit-factor", 1, "multiply every limit, for a city whose people all come from one machine"),
+			stringFlag("limit-spared", "", "`ADDRESSES` or networks, by comma, that no limit by address holds for, such as the city's own services"),
+			intFlag("trusted-proxies", 0, "how many proxies stand in front: so many of the last addresses in X-Forwarded-For are theirs"),
 			boolFlag("open-registration", "let anyone sign up, without an invite"),
 			stringFlag("relays", "", "`URLS` of the relays that are asked to read this server's stream, by comma"),
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
@@ -177,15 +181,34 @@ func pdsCommand(s streams) *cli.Command {
 				AllowLoopback: c.Bool("allow-loopback"), AppView: c.String("appview"), AppViewURL: c.String("appview-url"),
 				Relays: list(c.String("relays")),
 			}
-			if points := c.Int("rate"); points != 0 {
-				many := pds.Rate{Points: points, Window: rateWindow}
-				cfg.LoginRate, cfg.AddressRate, cfg.SignupRate = many, many, many
+			if err := pdsLimits(c, &cfg); err != nil {
+				return err
 			}
 			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
 				return a.runPDS(ctx, a.home, cfg, keys, c.String("blobs"), ls, ready)
 			})
 		},
 	}
+}
+
+// pdsLimits reads what is set about limits.
+func pdsLimits(c *cli.Command, cfg *pds.Config) (err error) {
+	cfg.LimitFactor, cfg.TrustedProxies = c.Int("limit-factor"), c.Int("trusted-proxies")
+	if cfg.Limits, err = pds.ParseLimits(c.String("limits")); err != nil {
+		return fmt.Errorf("--limits: %w", err)
+	}
+	for _, item := range list(c.String("limit-spared")) {
+		network, err := netip.ParsePrefix(item)
+		if err != nil {
+			address, err := netip.ParseAddr(item)
+			if err != nil {
+				return fmt.Errorf("--limit-spared: %q is no address or network", item)
+			}
+			network = netip.PrefixFrom(address, address.BitLen())
+		}
+		cfg.LimitSpared = append(cfg.LimitSpared, network)
+	}
+	return nil
 }
 
 func ledgerCommand(s streams) *cli.Command {

@@ -271,9 +271,8 @@ func (s *stack) blobs(place string) string {
 // digestEvery lets a demonstration see a digest of what it did before the day is over.
 const digestEvery = 5 * time.Second
 
-// loginPoints is how many sign-ups and sign-ins a PDS of this city takes from one
-// address: the demonstration's dozens of people all come from here.
-const loginPoints = 100_000
+// limitFactor raises every limit of a PDS of this city: the demonstration's dozens of people and all services come from one address.
+const limitFactor = 1000
 
 // inside runs a service in this process.
 func (s *stack) inside(place string) service.Component {
@@ -282,10 +281,9 @@ func (s *stack) inside(place string) service.Component {
 		h := s.homes[place].home
 		switch h.service {
 		case schemaPDS:
-			many := pds.Rate{Points: loginPoints, Window: rateWindow}
 			return s.runPDS(ctx, h, pds.Config{
 				PublicURL: s.ports.url(portOf(place)), ServiceDID: s.pdsDID(place), HandleDomains: []string{handleDomain}, InviteRequired: true, AllowLoopback: true,
-				LoginRate: many, AddressRate: many, SignupRate: many,
+				LimitFactor: limitFactor,
 				AppView: s.appView(), AppViewURL: s.ports.url(portWeb),
 			}, s.pdsSecrets(place), s.blobs(place), listeners, ready)
 		case schemaLedger:

@@ -38,12 +38,15 @@ type Config struct {
 	// Away tells an error of something that the service stands on and that is not there now, such as its database. It is
 	// answered as 503 with the advice to come back: an answer of 500 would be final. None when nil.
 	Away func(error) bool
+	// Gate is asked first of every request but a preflight; its error is the answer, such as one that too many came. None when nil.
+	Gate func(http.ResponseWriter, *http.Request) error
 }
 
 // Mux routes /xrpc/<nsid> to methods and other patterns to plain handlers. Register everything before it serves.
 type Mux struct {
 	log       *slog.Logger
 	away      func(error) bool
+	gate      func(http.ResponseWriter, *http.Request) error
 	maxBody   int64
 	methods   map[string]*method
 	otherwise *method // nil: 501
@@ -71,6 +74,7 @@ func NewMux(cfg Config) *Mux {
 	m := &Mux{
 		log:     cfg.Log,
 		away:    cfg.Away,
+		gate:    cfg.Gate,
 		maxBody: cfg.MaxBody,
 		methods: make(map[string]*method),
 		routes:  http.NewServeMux(),
@@ -185,6 +189,12 @@ func (m *Mux) serve(rw http.ResponseWriter, r *http.Request) {
 		m.log.ErrorContext(r.Context(), "panic in handler", "request_id", id, "path", logPath(r.URL.Path), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		m.fail(w, Errorf(http.StatusInternalServerError, NameInternal, internalErrorMessage))
 	}()
+	if m.gate != nil {
+		if err := m.gate(w, r); err != nil {
+			m.answer(w, r, &method{nsid: "other"}, err)
+			return
+		}
+	}
 	if _, pattern := m.routes.Handler(r); pattern == "" {
 		WriteError(w, Errorf(http.StatusNotFound, NameNotFound, "nothing is served here"))
 		return

@@ -91,6 +91,15 @@ const (
 	WorkQueryTasks             = "org.city-sync.work.queryTasks"
 )
 
+// Permission sets.
+const (
+	AuthCity         = "org.city-sync.authCity"
+	AuthLedger       = "org.city-sync.authLedger"
+	AuthOrganization = "org.city-sync.authOrganization"
+	AuthResident     = "org.city-sync.authResident"
+	AuthWitness      = "org.city-sync.authWitness"
+)
+
 // Tokens of org.city-sync.defs.
 const (
 	DisputeConduct         = "org.city-sync.defs#disputeConduct"

@@ -10,10 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// constants writes nsid_gen.go: one constant for each record, method and
-// token of ours, which lexgen does not write.
+// constants writes nsid_gen.go: one constant for each record, method,
+// permission set and token of ours, which lexgen does not write.
 func constants(schemas []schema) ([]byte, error) {
-	var records, methods, tokens []constant
+	var records, methods, sets, tokens []constant
 	for _, s := range schemas {
 		if !s.ours() {
 			continue
@@ -24,6 +24,8 @@ func constants(schemas []schema) ([]byte, error) {
 			records = append(records, constant{name, s.ID})
 		case "query", "procedure", "subscription":
 			methods = append(methods, constant{name, s.ID})
+		case "permission-set":
+			sets = append(sets, constant{name, s.ID})
 		}
 		for def, d := range s.Defs {
 			if d.Type == "token" {
@@ -37,7 +39,7 @@ func constants(schemas []schema) ([]byte, error) {
 	for _, group := range []struct {
 		title string
 		list  []constant
-	}{{"Record types.", records}, {"Methods.", methods}, {"Tokens of org.city-sync.defs.", tokens}} {
+	}{{"Record types.", records}, {"Methods.", methods}, {"Permission sets.", sets}, {"Tokens of org.city-sync.defs.", tokens}} {
 		if len(group.list) == 0 {
 			continue
 		}

@@ -1,7 +1,6 @@
 package pds
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -32,21 +31,10 @@ type authority struct {
 	Scope   *scope.Set // nil: everything the account itself may do
 }
 
-// oauthSession is what the authorization server tells of a request it let through.
-type oauthSession struct {
-	ID             string
-	Account, Actor syntax.DID
-	Client         string
-	Scope          *scope.Set
-}
-
-// headed is an error that goes with headers of its own, such as a new DPoP nonce.
-type headed interface{ Header() http.Header }
-
 // caller answers for whom the request speaks: an open session, an app's grant, or a token of
 // another server's account.
 func (s *Server) caller(c *xrpc.Call) (*authority, error) {
-	if s.oauth != nil && scheme(c.R) == "dpop" {
+	if scheme(c.R) == "dpop" {
 		return s.byOAuth(c)
 	}
 	return s.bySession(c)
@@ -79,14 +67,8 @@ func (s *Server) bySession(c *xrpc.Call) (*authority, error) {
 }
 
 func (s *Server) byOAuth(c *xrpc.Call) (*authority, error) {
-	sess, err := s.oauth(c.R)
+	sess, err := s.oauth(c.W.Header(), c.R)
 	if err != nil {
-		var h headed
-		if errors.As(err, &h) {
-			for name, values := range h.Header() {
-				c.W.Header()[name] = values
-			}
-		}
 		return nil, err
 	}
 	acc, err := s.findAccount(c.Context(), sess.Account.String())

@@ -11,6 +11,7 @@ import (
 
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/lexicons"
+	"city-sync.org/citysync/pds/oauth"
 	"city-sync.org/citysync/pds/scope"
 )
 
@@ -24,25 +25,20 @@ type app struct {
 // letIn puts apps in front of the server, known by the token they send.
 func (b *bed) letIn(apps map[string]*app) {
 	b.t.Helper()
-	b.server.Load().oauth = func(r *http.Request) (*oauthSession, error) {
+	b.server.Load().oauth = func(h http.Header, r *http.Request) (*oauth.Session, error) {
 		_, tok, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		a := apps[tok]
 		if a == nil {
-			return nil, nonceError{xrpc.Errorf(http.StatusUnauthorized, "use_dpop_nonce", "another nonce is needed")}
+			h.Set("DPoP-Nonce", "n2")
+			h.Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+			return nil, xrpc.Errorf(http.StatusUnauthorized, "use_dpop_nonce", "another nonce is needed")
 		}
 		set, err := scope.Parse(a.scope, lexicons.PermissionSetOf)
 		if err != nil {
 			return nil, err
 		}
-		return &oauthSession{ID: tok, Account: a.DID, Actor: a.actor, Client: "https://app.example.com/client.json", Scope: set}, nil
+		return &oauth.Session{ID: tok, Account: a.DID, Actor: a.actor, Client: "https://app.example.com/client.json", Scope: set}, nil
 	}
-}
-
-type nonceError struct{ error }
-
-func (e nonceError) Unwrap() error { return e.error }
-func (nonceError) Header() http.Header {
-	return http.Header{"Dpop-Nonce": {"n2"}, "Www-Authenticate": {`DPoP error="use_dpop_nonce"`}}
 }
 
 func (b *bed) dpop(tok, method, path, mime, body string) answer {
@@ -136,10 +132,11 @@ func TestAppIsNeverTheOwner(t *testing.T) {
 	assert.Contains(t, refused.Header.Get("WWW-Authenticate"), "use_dpop_nonce")
 }
 
-func TestWithoutAuthorizationServerNoAppGetsIn(t *testing.T) {
+func TestSessionTokenIsNoAppsToken(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	u := b.account("user")
-	assert.Equal(t, http.StatusUnauthorized, b.dpop(u.Access, http.MethodGet, "com.atproto.server.getSession", "", "").Status,
-		"a session's token is not sent with DPoP")
+	refused := b.dpop(u.Access, http.MethodGet, "com.atproto.server.getSession", "", "")
+	assert.Equal(t, http.StatusUnauthorized, refused.Status)
+	assert.Equal(t, "invalid_token", refused.name())
 }

@@ -56,6 +56,10 @@ type Config struct {
 	LimitFactor int
 	// LimitSpared are addresses that no limit by address holds for, such as the city's own services.
 	LimitSpared []netip.Prefix
+	// TrustedClients are the ids of the OAuth clients whose name and logo are shown as their own.
+	TrustedClients []string
+	// TransitionScopes gives apps the scopes from before permissions were granular, which allow nearly everything.
+	TransitionScopes bool
 
 	// AppView is the DID#service that gets the methods which are not served here when the client names none. Without it they are refused.
 	AppView string

@@ -88,6 +88,8 @@ var accountTables = []string{
 	"block",
 	"repo",
 	"session",
+	"oauth_request",
+	"oauth_session",
 	"device",
 	"deletion",
 	"mail_word",

@@ -29,6 +29,7 @@ const (
 	limitResetPassword        limitName = "resetPassword"        //
 	limitDeleteAccount        limitName = "deleteAccount"        //
 	limitRequestPasswordReset limitName = "requestPasswordReset" //
+	limitOAuth                limitName = "oauth"                // what apps push, exchange, refresh and revoke
 )
 
 // Limits by account, which an operator may set for one account.
@@ -49,6 +50,7 @@ var defaultLimits = map[limitName][]Rate{
 	limitResetPassword:        {{50, 5 * time.Minute}},
 	limitDeleteAccount:        {{50, 5 * time.Minute}},
 	limitRequestPasswordReset: {{15, time.Hour}, {50, 24 * time.Hour}},
+	limitOAuth:                {{1000, 5 * time.Minute}},
 	limitMail:                 {{5, time.Hour}, {15, 24 * time.Hour}},
 	limitUpdateHandle:         {{10, 5 * time.Minute}, {50, 24 * time.Hour}},
 	limitUploadBlob:           {{1000, 24 * time.Hour}},

@@ -20,6 +20,7 @@ import (
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/secret"
 	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/pds/oauth"
 	"city-sync.org/citysync/pds/pages"
 )
 
@@ -54,7 +55,8 @@ type Server struct {
 	proxy       *proxy
 	metrics     *metrics
 	pages       *pages.Pages
-	oauth       func(*http.Request) (*oauthSession, error) // nil: no apps are let in
+	apps        *oauth.Server
+	oauth       func(answer http.Header, r *http.Request) (*oauth.Session, error) // lets a request of an app in
 	handler     http.Handler
 }
 
@@ -117,6 +119,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.pages, err = pages.New(u.Host); err != nil {
 		return nil, fmt.Errorf("pds: %w", err)
 	}
+	if s.apps, err = s.newApps(deps.JWTSecret); err != nil {
+		return nil, fmt.Errorf("pds: %w", err)
+	}
+	s.oauth = s.admitApp
 	s.stream = s.newStream()
 	s.handler = s.routes(deps)
 	return s, nil
@@ -166,7 +172,7 @@ func (s *Server) sweep(ctx context.Context) error {
 	if _, err := s.pool.Exec(ctx, `delete from session where expires < $1`, now); err != nil {
 		errs = append(errs, fmt.Errorf("drop old sessions: %w", err))
 	}
-	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.dropDevices(ctx, now), s.pruneEvents(ctx, now))
+	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.dropDevices(ctx, now), s.apps.Collect(ctx, now), s.pruneEvents(ctx, now))
 	for {
 		n, err := s.collectBlobs(ctx, now)
 		errs = append(errs, err)
@@ -185,6 +191,7 @@ func (s *Server) routes(deps Deps) http.Handler {
 	s.syncRoutes(mux)
 	s.plainRoutes(mux)
 	s.pageRoutes(mux)
+	s.apps.Register(mux.Handle)
 	mux.Otherwise(s.carry, xrpc.MaxBody(max(proxyMaxBody, s.cfg.MaxBlob)))
 	return mux
 }

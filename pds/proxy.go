@@ -155,14 +155,20 @@ func (s *Server) carry(c *xrpc.Call) (any, error) {
 	if slices.ContainsFunc(protected, func(lxm string) bool { return strings.EqualFold(lxm, c.NSID) }) {
 		return nil, refused("InvalidToken", "%s is between an account and its own server", c.NSID)
 	}
-	acc, err := s.signedIn(c)
+	a, err := s.caller(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := acc.mustBeActive(); err != nil {
+	if a.Kind == byService {
+		return nil, xrpc.Errorf(http.StatusForbidden, "Forbidden", "a call made by another server's account is not passed on")
+	}
+	if err := a.Account.mustBeActive(); err != nil {
 		return nil, err
 	}
-	return s.carryTo(c, *to, acc)
+	if err := a.mayCall(c.NSID, to.String()); err != nil {
+		return nil, err
+	}
+	return s.carryTo(c, *to, a.Account)
 }
 
 // elsewhere reads a record of an account that is not hosted here from the AppView, in nobody's name, as a client expects of its server. Only the

@@ -369,3 +369,24 @@ func TestAudienceMayNameTheService(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, u.DID, caller)
 }
+
+func TestAppCallsTheServicesItWasGrantedOnly(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	o := b.service(func(w http.ResponseWriter, _ *http.Request, caller syntax.DID) { _ = json.NewEncoder(w).Encode(m{"caller": caller}) })
+	a := &app{user: u, actor: u.DID}
+	b.letIn(map[string]*app{"tok": a})
+	call := func(granted string) answer {
+		a.scope = "atproto " + granted
+		req := u.carriedRequest(o.name, http.MethodGet, carried, nil)
+		req.Header.Set("Authorization", "DPoP tok")
+		return b.do(req)
+	}
+	for _, less := range []string{"", "rpc:com.example.other?aud=*", "rpc:" + carried + "?aud=did:web:other.example%23thing"} {
+		no := call(less)
+		assert.Equal(t, http.StatusForbidden, no.Status, less)
+		assert.Equal(t, "InsufficientScope", no.name(), less)
+	}
+	assert.Equal(t, u.DID.String(), b.ok(call("rpc:"+carried+"?aud="+o.DID.String()+"%23thing")).str("caller"))
+}

@@ -52,6 +52,8 @@ func (s *Server) deleteAccount(c *xrpc.Call) (any, error) {
 		if err := s.useWord(ctx, acc.DID, wordDelete, in.Token); err != nil {
 			return nil, err
 		}
+	} else if err := s.needFactor(ctx, acc.DID, in.Token); err != nil {
+		return nil, err
 	}
 	return nil, s.delete(ctx, acc.DID)
 }
@@ -132,6 +134,7 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 		for _, table := range accountTables {
 			batch.Queue(`delete from `+table+` where did = $1`, did)
 		}
+		batch.Queue(`delete from second_factor where owner = $1`, did)
 		rows, err := s.emit(ctx, tx, &batch, now, &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)})
 		if err != nil {
 			return err

@@ -39,6 +39,7 @@ const (
 	limitUploadBlob   limitName = "uploadBlob"   //
 	limitCreateReport limitName = "createReport" //
 	limitWrites       limitName = "writes"       // points; see writeCost
+	limitSecondFactor limitName = "secondFactor" // codes tried for one owner, who may be an operator
 )
 
 var defaultLimits = map[limitName][]Rate{
@@ -56,6 +57,7 @@ var defaultLimits = map[limitName][]Rate{
 	limitUploadBlob:           {{1000, 24 * time.Hour}},
 	limitCreateReport:         {{30, 5 * time.Minute}, {300, 24 * time.Hour}},
 	limitWrites:               {{5000, time.Hour}, {35_000, 24 * time.Hour}},
+	limitSecondFactor:         {{10, 15 * time.Minute}, {50, 24 * time.Hour}}, // three codes of a million are good at once
 }
 
 // byAccount are the limits that an account may have other rates of.
@@ -157,8 +159,12 @@ func newLimits(cfg Config, c clock.Clock) *limits {
 		if set, ok := cfg.Limits[string(name)]; ok {
 			rates = set
 		}
+		factor := cfg.LimitFactor
+		if name == limitSecondFactor {
+			factor = 1 // it bounds guesses at one owner's code, however many people come from one machine
+		}
 		for _, r := range rates {
-			l.rates[name] = append(l.rates[name], Rate{Points: r.Points * cfg.LimitFactor, Window: r.Window})
+			l.rates[name] = append(l.rates[name], Rate{Points: r.Points * factor, Window: r.Window})
 		}
 		l.limiters[name] = newLimiter()
 	}

@@ -37,7 +37,7 @@ func (d *device) who(but string) []pages.Who {
 
 func (s *Server) accountPage(v *visit, in signIn) error {
 	page := pages.Account{Who: in.who(), Status: in.Status, Others: v.device.who(in.DID.String())}
-	for _, key := range []string{"devices", "password"} {
+	for _, key := range []string{"devices", "password", "two-step"} {
 		page.Menu = append(page.Menu, pages.Item{Key: key, Path: in.path() + "/" + key})
 	}
 	return v.show(http.StatusOK, "", page)

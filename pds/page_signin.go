@@ -49,6 +49,16 @@ func (s *Server) signInForm(v *visit) error {
 	if err != nil {
 		return err
 	}
+	switch on, err := s.totpOn(v.r.Context(), acc.DID.String()); {
+	case err != nil:
+		return err
+	case on:
+		sealed, err := s.ticketFor(acc)
+		if err != nil {
+			return err
+		}
+		return v.show(http.StatusOK, "", pages.SignInCode{Next: next, Ticket: sealed})
+	}
 	return s.enter(v, acc, next, form)
 }
 

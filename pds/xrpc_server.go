@@ -192,6 +192,7 @@ func (s *Server) createSession(c *xrpc.Call) (any, error) {
 	var in struct {
 		Identifier string `json:"identifier"`
 		Password   string `json:"password"`
+		Code       string `json:"authFactorToken"`
 	}
 	if err := c.Body(&in); err != nil {
 		return nil, err
@@ -206,6 +207,9 @@ func (s *Server) createSession(c *xrpc.Call) (any, error) {
 	}
 	if acc.Status == statusTakendown {
 		return nil, refused("AccountTakedown", "the account has been taken down")
+	}
+	if err := s.needFactor(ctx, acc.DID, in.Code); err != nil {
+		return nil, err
 	}
 	tokens, err := s.openSession(ctx, acc.DID, s.clock.Now())
 	if err != nil {

@@ -1,15 +1,10 @@
 package web
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"html/template"
 	"slices"
 	"strings"
-
-	"rsc.io/qr"
 
 	"city-sync.org/citysync/appview/query"
 	"city-sync.org/citysync/ledger/tlog"
@@ -92,30 +87,4 @@ func quorumOf(signed, base []byte, policy string) ([]byte, error) {
 		}
 	}
 	return tlog.AddLines(base, lines...)
-}
-
-// quiet is the white border that readers of QR codes need, in modules.
-const quiet = 4
-
-// drawn is the code as one SVG path: each run of dark modules a rectangle. It is black on white on every screen, since readers need that.
-func drawn(code *qr.Code, alt string) template.HTML {
-	var path strings.Builder
-	for y := range code.Size {
-		for x := 0; x < code.Size; {
-			if !code.Black(x, y) {
-				x++
-				continue
-			}
-			from := x
-			for x < code.Size && code.Black(x, y) {
-				x++
-			}
-			fmt.Fprintf(&path, "M%d %dh%dv1h-%dz", from+quiet, y+quiet, x-from, x-from)
-		}
-	}
-	side := code.Size + 2*quiet
-	var out bytes.Buffer
-	fmt.Fprintf(&out, `<svg class="qr" role="img" aria-label="%s" viewBox="0 0 %d %d" shape-rendering="crispEdges"><rect width="%d" height="%d" fill="#fff"/><path fill="#000" d="%s"/></svg>`,
-		template.HTMLEscapeString(alt), side, side, side, side, &path)
-	return template.HTML(out.String()) // numbers of ours, and an escaped phrase
 }

@@ -14,6 +14,7 @@ import (
 	"rsc.io/qr"
 
 	"city-sync.org/citysync/appview/query"
+	"city-sync.org/citysync/internal/qrsvg"
 	"city-sync.org/citysync/ledger/entry"
 	"city-sync.org/citysync/ledger/tlog"
 )
@@ -75,7 +76,7 @@ func (p *Pages) receipt(ctx context.Context, r *http.Request, l layout) (any, er
 		if err != nil {
 			return nil, fmt.Errorf("receipt %d: %w", e.Seq, err)
 		}
-		page.QR = drawn(code, l.T("qrAlt"))
+		page.QR = qrsvg.Draw(code, l.T("qrAlt"))
 	}
 	return page, nil
 }

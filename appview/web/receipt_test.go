@@ -17,6 +17,7 @@ import (
 	"rsc.io/qr/coding"
 
 	"city-sync.org/citysync/appview/logtest"
+	"city-sync.org/citysync/internal/qrsvg"
 	"city-sync.org/citysync/ledger/tlog"
 )
 
@@ -133,10 +134,10 @@ func scanned(t *testing.T, page string) string {
 		}
 		require.Equal(t, n[2], n[3])
 		for i := range n[2] {
-			dark[[2]int{n[0] - quiet + i, n[1] - quiet}] = true
+			dark[[2]int{n[0] - qrsvg.Quiet + i, n[1] - qrsvg.Quiet}] = true
 		}
 	}
-	size := side - 2*quiet
+	size := side - 2*qrsvg.Quiet
 	plan, err := coding.NewPlan(coding.Version((size-17)/4), coding.L, 0)
 	require.NoError(t, err)
 	bits := make([]byte, plan.DataBytes+plan.CheckBytes)

@@ -49,6 +49,9 @@ func phrase(lang, key string) string {
 	return p.en
 }
 
+// Phrase gives the words for key.
+func Phrase(lang, key string) string { return phrase(lang, key) }
+
 func lookUp(key string) (words, bool) {
 	for _, some := range []map[string]words{phrases, accountPhrases, consentPhrases} {
 		if p, ok := some[key]; ok {

@@ -1,6 +1,9 @@
 package pages
 
-import "time"
+import (
+	"html/template"
+	"time"
+)
 
 // Who is an account as its pages name it.
 type Who struct {
@@ -17,6 +20,25 @@ type SignIn struct {
 	Next       string // where to go on, within this server
 	Client     string // host name of the application that waits, or nothing
 	Identifier string // as it was typed
+}
+
+// SignInCode asks for the second factor of an account whose password was right.
+type SignInCode struct{ Next, Ticket string }
+
+// TwoStep is the page of the second factor.
+type TwoStep struct {
+	Who   Who
+	On    bool
+	Left  int      // recovery codes that are still good
+	Setup *Setup   // while it is being set up
+	Codes []string // recovery codes, shown this once
+}
+
+// Setup is the secret of a second factor, for a camera, for this phone and for typing.
+type Setup struct {
+	Code   template.HTML
+	Link   template.URL
+	Secret string
 }
 
 // Accounts lets the reader choose among those signed in on the device.
@@ -53,6 +75,8 @@ type NewPassword struct{ Who Who }
 
 func (Failure) view() string     { return "error" }
 func (SignIn) view() string      { return "signin" }
+func (SignInCode) view() string  { return "signincode" }
+func (TwoStep) view() string     { return "twostep" }
 func (Accounts) view() string    { return "accounts" }
 func (Account) view() string     { return "account" }
 func (Devices) view() string     { return "devices" }

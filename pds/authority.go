@@ -26,9 +26,11 @@ type authority struct {
 	Account *account
 	Actor   syntax.DID // the account's own DID, or one who acts for it
 	Kind    authKind
-	Session string     // id of the session, app password or grant
+	Session string     // id of the session, name of the app password, id of the grant
 	Client  string     // OAuth client id
 	Scope   *scope.Set // nil: everything the account itself may do
+
+	Privileged bool // of an app password: see needsPrivilege
 }
 
 // caller answers for whom the request speaks: an open session, an app's grant, or a token of
@@ -63,7 +65,11 @@ func (s *Server) bySession(c *xrpc.Call) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &authority{Account: acc, Actor: acc.DID, Kind: bySession, Session: tok.Session}, nil
+	a := &authority{Account: acc, Actor: acc.DID, Kind: bySession, Session: tok.Session}
+	if tok.App != nil {
+		a.Kind, a.Session, a.Privileged = byAppPassword, tok.App.Name, tok.App.Privileged
+	}
+	return a, nil
 }
 
 func (s *Server) byOAuth(c *xrpc.Call) (*authority, error) {
@@ -136,6 +142,9 @@ func (a *authority) mayUpload(mime string) error {
 
 // mayCall takes "*" for a token that is good for every method.
 func (a *authority) mayCall(lxm, aud string) error {
+	if a.Kind == byAppPassword && !a.Privileged && needsPrivilege(lxm) {
+		return xrpc.Errorf(http.StatusForbidden, "InsufficientScope", "this app password does not reach %s", lxm)
+	}
 	return a.may(func(s *scope.Set) bool { return s.RPC(lxm, aud) }, scope.RPCOf(lxm, aud))
 }
 

@@ -92,6 +92,7 @@ var accountTables = []string{
 	"session",
 	"oauth_request",
 	"oauth_session",
+	"app_password",
 	"device",
 	"deletion",
 	"mail_word",

@@ -20,6 +20,8 @@ const (
 	typRefresh   = "refresh+jwt"
 	scopeAccess  = "com.atproto.access"
 	scopeRefresh = "com.atproto.refresh"
+	scopeApp     = "com.atproto.appPass"
+	scopeAppMore = "com.atproto.appPassPrivileged"
 )
 
 var (
@@ -48,6 +50,8 @@ type token struct {
 	DID        syntax.DID
 	Session    string
 	Generation int64
+
+	App *appPassword // what opened the session, nil: the account's own password. It stands in the session's row; the token repeats it for apps to read.
 }
 
 var b64 = base64.RawURLEncoding
@@ -64,8 +68,13 @@ func (t *tokens) mac(signed string) []byte {
 
 func (t *tokens) sign(typ string, tok token, now, exp time.Time) (string, error) {
 	scope := scopeAccess
-	if typ == typRefresh {
+	switch {
+	case typ == typRefresh:
 		scope = scopeRefresh
+	case tok.App != nil && tok.App.Privileged:
+		scope = scopeAppMore
+	case tok.App != nil:
+		scope = scopeApp
 	}
 	body, err := json.Marshal(claims{
 		Scope: scope, Subject: tok.DID.String(), Audience: t.audience,

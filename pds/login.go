@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"regexp"
 	"strings"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/xrpc"
@@ -18,37 +20,93 @@ func (s *Server) byPassword(ctx context.Context, ip, identifier, password string
 		return nil, err
 	}
 	if acc.Status == statusTakendown {
-		return nil, refused("AccountTakedown", "the account has been taken down")
+		return nil, errTakendown()
 	}
 	return acc, nil
 }
 
-// ownerByPassword is byPassword whatever the account's status. A wrong password and an unknown account get the same answer after the same
-// work, and use up the same allowance, of which h is told where it is an answer's header.
+// ownerByPassword is byPassword whatever the account's status, and tells h, an answer's header, what is left of the allowance.
 func (s *Server) ownerByPassword(ctx context.Context, h http.Header, ip, identifier, password string) (*account, error) {
+	acc, err := s.mayTry(ctx, h, ip, identifier)
+	if err != nil {
+		return nil, err
+	}
+	return acc, s.ownPassword(ctx, acc, password)
+}
+
+// byAnyPassword also takes an app's password, and then says which.
+func (s *Server) byAnyPassword(ctx context.Context, h http.Header, ip, identifier, password string) (*account, *appPassword, error) {
+	acc, err := s.mayTry(ctx, h, ip, identifier)
+	if err != nil {
+		return nil, nil, err
+	}
+	if appPasswordForm.MatchString(password) {
+		var did syntax.DID
+		if acc != nil {
+			did = acc.DID
+		}
+		app, err := s.findAppPassword(ctx, did, password)
+		if err == nil {
+			return acc, app, nil
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return nil, nil, err
+		}
+	}
+	return acc, nil, s.ownPassword(ctx, acc, password)
+}
+
+// mayTry takes one try of the allowance and finds the account, nil where there is none: who asks learns it only by a password.
+func (s *Server) mayTry(ctx context.Context, h http.Header, ip, identifier string) (*account, error) {
+	identifier = normalIdentifier(identifier)
 	if err := s.limitAddress(h, ip, limitSignIn, ""); err != nil {
 		return nil, err
 	}
-	if err := s.limitAddress(h, ip, limitCreateSession, strings.ToLower(identifier)); err != nil {
+	if err := s.limitAddress(h, ip, limitCreateSession, identifier); err != nil {
 		return nil, err
 	}
 	acc, err := s.findAccount(ctx, identifier)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return nil, err
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
 	}
-	stored := "" // an unknown account costs the same work
+	return acc, err
+}
+
+// ownPassword gives a wrong password and an unknown account the same answer after the same work.
+func (s *Server) ownPassword(ctx context.Context, acc *account, password string) error {
+	stored := ""
 	if acc != nil {
 		stored = acc.Password
 	}
 	same, err := s.passwords.Matches(ctx, stored, password)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !same {
-		return nil, errLogin()
+		return errLogin()
 	}
-	return acc, nil
+	return nil
 }
+
+// maxIdentifier is the length of the longest DID.
+const maxIdentifier = 2048
+
+// normalIdentifier brings what somebody typed into the form that is stored, each kind by its own rule: a handle, an address and a did:plc
+// are of lower case, but the %3A before a port in a did:web is not.
+func normalIdentifier(raw string) string {
+	text := strings.TrimPrefix(strings.TrimSpace(raw), "@")
+	low := strings.ToLower(text)
+	switch {
+	case strings.HasPrefix(low, "did:web:"):
+		return percentCase.ReplaceAllStringFunc(low, strings.ToUpper)
+	case strings.HasPrefix(low, "did:plc:"), !strings.HasPrefix(low, "did:"):
+		return low
+	default:
+		return text
+	}
+}
+
+var percentCase = regexp.MustCompile(`%[0-9a-f]{2}`)
 
 // refusalName is what an error of ours is called, empty for every other.
 func refusalName(err error) string {

@@ -32,13 +32,18 @@ func randomID(bytes int) string {
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b))
 }
 
-func (s *Server) openSession(ctx context.Context, did syntax.DID, now time.Time) (sessionTokens, error) {
-	tok := token{DID: did, Session: randomID(15), Generation: 1}
+// openSession takes the app password that opens it, or nil.
+func (s *Server) openSession(ctx context.Context, did syntax.DID, app *appPassword, now time.Time) (sessionTokens, error) {
+	tok := token{DID: did, Session: randomID(15), Generation: 1, App: app}
+	var name *string
+	if app != nil {
+		name = &app.Name
+	}
 	const insert = `
-		insert into session (id, did, generation, rotated, expires)
-		values (@id, @did, 1, @now, @expires)`
+		insert into session (id, did, generation, rotated, expires, app_password)
+		values (@id, @did, 1, @now, @expires, @app)`
 	_, err := s.pool.Exec(ctx, insert, pgx.NamedArgs{
-		"id": tok.Session, "did": did, "now": now, "expires": now.Add(s.cfg.RefreshTTL),
+		"id": tok.Session, "did": did, "now": now, "expires": now.Add(s.cfg.RefreshTTL), "app": name,
 	})
 	if err != nil {
 		return sessionTokens{}, fmt.Errorf("open session of %s: %w", did, err)
@@ -64,16 +69,20 @@ func (s *Server) rotateSession(ctx context.Context, tok token, now time.Time) (s
 	err := pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		var generation int64
 		var rotated time.Time
+		var app sessionApp
 		const lock = `
-			select generation, rotated from session
-			where id = @id and did = @did and expires > @now for update`
-		err := tx.QueryRow(ctx, lock, pgx.NamedArgs{"id": tok.Session, "did": tok.DID, "now": now}).Scan(&generation, &rotated)
+			select s.generation, s.rotated, p.name, p.privileged
+			from session s left join app_password p on p.did = s.did and p.name = s.app_password
+			where s.id = @id and s.did = @did and s.expires > @now for update of s`
+		err := tx.QueryRow(ctx, lock, pgx.NamedArgs{"id": tok.Session, "did": tok.DID, "now": now}).
+			Scan(&generation, &rotated, &app.AppName, &app.AppPrivileged)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errExpiredToken()
 		}
 		if err != nil {
 			return fmt.Errorf("lock session of %s: %w", tok.DID, err)
 		}
+		tok.App = app.password()
 		switch {
 		case tok.Generation == generation:
 			tok.Generation++
@@ -132,14 +141,43 @@ func (s *Server) session(c *xrpc.Call) (*account, token, error) {
 		return nil, token{}, err
 	}
 	const find = `
-		select ` + accountColumns + `
+		select ` + accountColumns + `, p.name as app_name, p.privileged as app_privileged
 		from session s join account using (did)
-		where s.id = $1 and s.did = $2 and s.expires > $3`
-	acc, err := s.oneAccount(c.Context(), find, tok.Session, tok.DID, s.clock.Now())
+		left join (select did as app_did, name, privileged from app_password) p on p.app_did = s.did and p.name = s.app_password
+		where s.id = $1 and did = $2 and s.expires > $3`
+	rows, err := s.pool.Query(c.Context(), find, tok.Session, tok.DID, s.clock.Now())
+	if err != nil {
+		return nil, token{}, fmt.Errorf("find session of %s: %w", tok.DID, err)
+	}
+	type openSession struct {
+		account
+		sessionApp
+	}
+	open, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByName[openSession])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, token{}, errExpiredToken()
 	}
-	return acc, tok, err
+	if err != nil {
+		return nil, token{}, fmt.Errorf("find session of %s: %w", tok.DID, err)
+	}
+	if open.Status == statusTakendown && !whileTakendown[c.NSID] {
+		return nil, token{}, errTakendown()
+	}
+	tok.App = open.sessionApp.password()
+	return &open.account, tok, nil
+}
+
+// sessionApp is the app password in a session's row.
+type sessionApp struct {
+	AppName       *string
+	AppPrivileged *bool
+}
+
+func (a sessionApp) password() *appPassword {
+	if a.AppName == nil || a.AppPrivileged == nil {
+		return nil
+	}
+	return &appPassword{Name: *a.AppName, Privileged: *a.AppPrivileged}
 }
 
 // signedIn is session without more: no app's grant passes it.

@@ -2,7 +2,6 @@ package pds
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -13,12 +12,10 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
-	indigo "github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/xrpc"
-	"city-sync.org/citysync/pds/scope"
 )
 
 // smallBody is the limit on bodies that hold no records.
@@ -36,6 +33,9 @@ func (s *Server) serverRoutes(m *xrpc.Mux) {
 	m.Procedure("com.atproto.server.requestAccountDelete", s.requestAccountDelete, small)
 	m.Procedure("com.atproto.server.deleteAccount", s.deleteAccount, small)
 	m.Procedure("com.atproto.admin.deleteAccount", s.adminDelete, small)
+	m.Procedure("com.atproto.server.createAppPassword", s.createAppPassword, small)
+	m.Query("com.atproto.server.listAppPasswords", s.listAppPasswords)
+	m.Procedure("com.atproto.server.revokeAppPassword", s.revokeAppPassword, small)
 	m.Query("com.atproto.server.getServiceAuth", s.getServiceAuth)
 	m.Query("com.atproto.identity.resolveHandle", s.resolveHandle)
 }
@@ -50,48 +50,6 @@ func (s *Server) describeServer(*xrpc.Call) (any, error) {
 		Links          links      `json:"links"`
 		Contact        links      `json:"contact"`
 	}{DID: s.cfg.ServiceDID, Domains: s.cfg.HandleDomains, InviteRequired: s.cfg.InviteRequired}, nil
-}
-
-// sessionView is the answer of every method that opens, renews or shows a session.
-type sessionView struct {
-	AccessJWT      string              `json:"accessJwt,omitempty"`
-	RefreshJWT     string              `json:"refreshJwt,omitempty"`
-	Handle         string              `json:"handle"`
-	DID            syntax.DID          `json:"did"`
-	DIDDoc         *indigo.DIDDocument `json:"didDoc,omitempty"`
-	Email          *string             `json:"email,omitempty"`
-	EmailConfirmed *bool               `json:"emailConfirmed,omitempty"`
-	Active         bool                `json:"active"`
-	Status         string              `json:"status,omitempty"`
-}
-
-func (s *Server) viewSession(ctx context.Context, acc *account, t sessionTokens) sessionView {
-	v := sessionView{
-		AccessJWT: t.Access, RefreshJWT: t.Refresh, Handle: acc.Handle, DID: acc.DID,
-		DIDDoc: s.didDoc(ctx, acc.DID), Email: acc.Email,
-		Active: acc.Status == statusActive, Status: acc.inactive(),
-	}
-	if acc.Email != nil {
-		confirmed := acc.EmailConfirmed != nil
-		v.EmailConfirmed = &confirmed
-	}
-	return v
-}
-
-// docPatience is how long a sign-in waits for a DID document that is only a courtesy.
-const docPatience = 2 * time.Second
-
-// didDoc is left out of an answer when the directory does not give it in time.
-func (s *Server) didDoc(ctx context.Context, did syntax.DID) *indigo.DIDDocument {
-	ctx, cancel := context.WithTimeout(ctx, docPatience)
-	defer cancel()
-	ident, err := s.directory.LookupDID(ctx, did)
-	if err != nil {
-		s.log.Debug("no DID document", "did", did, "error", err)
-		return nil
-	}
-	doc := ident.DIDDocument()
-	return &doc
 }
 
 func (s *Server) createAccount(c *xrpc.Call) (any, error) {
@@ -146,7 +104,7 @@ func (s *Server) createAccount(c *xrpc.Call) (any, error) {
 	if err := s.activate(ctx, su, now); err != nil {
 		return nil, err
 	}
-	tokens, err := s.openSession(ctx, su.DID, now)
+	tokens, err := s.openSession(ctx, su.DID, nil, now)
 	if err != nil {
 		return nil, err
 	}
@@ -186,75 +144,6 @@ func (s *Server) createInviteCode(c *xrpc.Call) (any, error) {
 	return struct {
 		Code string `json:"code"`
 	}{code}, nil
-}
-
-func (s *Server) createSession(c *xrpc.Call) (any, error) {
-	var in struct {
-		Identifier string `json:"identifier"`
-		Password   string `json:"password"`
-		Code       string `json:"authFactorToken"`
-	}
-	if err := c.Body(&in); err != nil {
-		return nil, err
-	}
-	if in.Identifier == "" || in.Password == "" || len(in.Identifier) > 2048 {
-		return nil, invalid("identifier and password are required")
-	}
-	ctx := c.Context()
-	acc, err := s.ownerByPassword(ctx, c.W.Header(), s.ip(c.R), in.Identifier, in.Password)
-	if err != nil {
-		return nil, err
-	}
-	if acc.Status == statusTakendown {
-		return nil, refused("AccountTakedown", "the account has been taken down")
-	}
-	if err := s.needFactor(ctx, acc.DID, in.Code); err != nil {
-		return nil, err
-	}
-	tokens, err := s.openSession(ctx, acc.DID, s.clock.Now())
-	if err != nil {
-		return nil, err
-	}
-	s.metrics.sessions.Inc()
-	return s.viewSession(ctx, acc, tokens), nil
-}
-
-func (s *Server) refreshSession(c *xrpc.Call) (any, error) {
-	tok, err := s.bearer(c, typRefresh)
-	if err != nil {
-		return nil, err
-	}
-	ctx := c.Context()
-	tokens, err := s.rotateSession(ctx, tok, s.clock.Now())
-	if err != nil {
-		return nil, err
-	}
-	acc, err := s.findAccount(ctx, tok.DID.String())
-	if err != nil {
-		return nil, err
-	}
-	return s.viewSession(ctx, acc, tokens), nil
-}
-
-func (s *Server) getSession(c *xrpc.Call) (any, error) {
-	a, err := s.caller(c)
-	if err != nil {
-		return nil, err
-	}
-	v := s.viewSession(c.Context(), a.Account, sessionTokens{})
-	if a.mayAccount("email", scope.Read) != nil {
-		v.Email, v.EmailConfirmed = nil, nil
-	}
-	return v, nil
-}
-
-// deleteSession takes the refresh token, as the lexicon says.
-func (s *Server) deleteSession(c *xrpc.Call) (any, error) {
-	tok, err := s.bearer(c, typRefresh)
-	if err != nil {
-		return nil, err
-	}
-	return nil, s.closeSession(c.Context(), tok)
 }
 
 // protected are the methods for which no service token is given: they change the account

@@ -48,6 +48,7 @@ type Server struct {
 	files       blobFiles
 	exports     chan struct{} // one slot for each export that reads the database
 	limits      *limits
+	resets      chan string // addresses for which somebody wants a new password
 	wake        *waker
 	written     *waker
 	hostname    string
@@ -110,6 +111,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		files:     files,
 		exports:   make(chan struct{}, maxExports),
 		limits:    newLimits(cfg, deps.Clock),
+		resets:    make(chan string, resetQueue),
 		wake:      newWaker(),
 		proxy:     carrier,
 		written:   newWaker(),
@@ -137,6 +139,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.listen(ctx) })
 	g.Go(func() error { return s.stream.Run(ctx) })
 	g.Go(func() error { return s.housekeep(ctx) })
+	g.Go(func() error { return s.sendResets(ctx) })
 	g.Go(func() error { return s.announceWrites(ctx) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
@@ -187,6 +190,7 @@ func (s *Server) sweep(ctx context.Context) error {
 func (s *Server) routes(deps Deps) http.Handler {
 	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Metrics: deps.Registry, Away: pg.Away, Gate: s.gate})
 	s.serverRoutes(mux)
+	s.emailRoutes(mux)
 	s.repoRoutes(mux)
 	s.syncRoutes(mux)
 	s.plainRoutes(mux)

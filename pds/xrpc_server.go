@@ -6,7 +6,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
-	"net/mail"
 	"slices"
 	"strings"
 	"time"
@@ -79,8 +78,8 @@ func (s *Server) createAccount(c *xrpc.Call) (any, error) {
 		return nil, err
 	}
 	if in.Email != "" {
-		if a, err := mail.ParseAddress(in.Email); err != nil || a.Address != in.Email || len(in.Email) > 254 {
-			return nil, invalid("the e-mail address is malformed")
+		if _, err := normalEmail(in.Email); err != nil {
+			return nil, err
 		}
 	}
 	if in.RecoveryKey != "" {

@@ -263,7 +263,7 @@ func (s *Server) activate(ctx context.Context, su *signup, now time.Time) error 
 		var batch pgx.Batch
 		queueHead(&batch, su.DID, commit)
 		queueBlocks(&batch, su.DID, nil, nil, commit)
-		events, err := s.emit(ctx, tx, &batch, now,
+		err = queueEvents(&batch, now,
 			&firehose.Identity{DID: su.DID, Handle: su.Handle, Time: eventTime(now)},
 			&firehose.Account{DID: su.DID, Active: true, Time: eventTime(now)},
 			commitEvent(commit, now),
@@ -272,7 +272,7 @@ func (s *Server) activate(ctx context.Context, su *signup, now time.Time) error 
 		if err != nil {
 			return err
 		}
-		err = tx.SendBatch(ctx, events).Close()
+		err = tx.SendBatch(ctx, &batch).Close()
 		crash.Point("pds/create/before-commit")
 		return err
 	})

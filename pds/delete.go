@@ -136,11 +136,11 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 			batch.Queue(`delete from `+table+` where did = $1`, did)
 		}
 		batch.Queue(`delete from second_factor where owner = $1`, did)
-		rows, err := s.emit(ctx, tx, &batch, now, &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)})
-		if err != nil {
+		gone := &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)}
+		if err := queueEvents(&batch, now, gone); err != nil {
 			return err
 		}
-		return tx.commit(ctx, rows)
+		return tx.commit(ctx, &batch)
 	})
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", did, err)

@@ -19,50 +19,62 @@ const notifyChannel = "pds_event"
 
 func eventTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// emit sends what batch holds, then takes sequence numbers for the events. The batch it
-// answers with stores the events and must be the last of the transaction: the row of
-// event_head stays locked until the commit, which is what makes numbers visible in their
-// order (P2).
-func (s *Server) emit(ctx context.Context, tx sender, batch *pgx.Batch, now time.Time, events ...firehose.Event) (*pgx.Batch, error) {
-	var last int64
-	const take = `update event_head set seq = seq + $1 returning seq`
-	batch.Queue(take, len(events)).QueryRow(func(row pgx.Row) error { return row.Scan(&last) })
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, wrapUnlessShown(err, "store commit of %s", events[0].Subject())
-	}
-	const insert = `insert into event (seq, did, kind, frame, at) values ($1, $2, $3, $4, $5)`
-	var rows pgx.Batch
-	for i, ev := range events {
-		seq := last - int64(len(events)-1-i)
-		kind, err := number(ev, seq)
+// queueEvents ends a transaction's batch: the events take the numbers that are next, with the
+// frames that name them, and whoever listens is told. Nothing may come after it but the
+// commit: the row of event_head stays locked until then, which is what makes numbers visible
+// in their order (P2). That it travels in one piece with the commit keeps the lock short.
+func queueEvents(batch *pgx.Batch, now time.Time, events ...firehose.Event) error {
+	// The number is written into its frame as CBOR writes whole numbers, in as few bytes as
+	// it fits.
+	const insert = `
+		with taken as (update event_head set seq = seq + cardinality($1::text[]) returning seq),
+		numbered as (
+			select seq - cardinality($1::text[]) + e.n as seq, to_hex(seq - cardinality($1::text[]) + e.n) as hex, did, kind, before, after
+			from taken, unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) with ordinality as e (did, kind, before, after, n)
+		)
+		insert into event (seq, did, kind, frame, at)
+		select seq, did, kind, before || decode(case
+			when seq < 24 then lpad(hex, 2, '0')
+			when seq < 256 then '18' || hex
+			when seq < 65536 then '19' || lpad(hex, 4, '0')
+			when seq < 4294967296 then '1a' || lpad(hex, 8, '0')
+			else '1b' || lpad(hex, 16, '0') end, 'hex') || after, $5
+		from numbered`
+	var dids, kinds []string
+	var before, after [][]byte
+	for _, ev := range events {
+		kind, err := kindOf(ev)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		frame, err := firehose.Encode(ev)
+		b, a, err := firehose.Split(ev)
 		if err != nil {
-			return nil, fmt.Errorf("event %d of %s: %w", seq, ev.Subject(), err)
+			return fmt.Errorf("event of %s: %w", ev.Subject(), err)
 		}
-		rows.Queue(insert, seq, ev.Subject(), kind, frame, now)
+		dids, kinds = append(dids, ev.Subject().String()), append(kinds, kind)
+		before, after = append(before, b), append(after, a)
 	}
+	batch.Queue(insert, dids, kinds, before, after, now)
 	// Delivered at commit, with the rows it speaks of, or not at all.
-	rows.Queue(`select pg_notify($1, current_schema())`, notifyChannel)
-	return &rows, nil
+	batch.Queue(`select pg_notify($1, current_schema())`, notifyChannel)
+	return nil
 }
 
-// number sets the sequence of an event and names its kind as table event does.
-func number(ev firehose.Event, seq int64) (kind string, err error) {
-	switch e := ev.(type) {
+// emit is queueEvents for a transaction whose last batch goes out by itself.
+func (s *Server) emit(_ context.Context, _ sender, batch *pgx.Batch, now time.Time, events ...firehose.Event) (*pgx.Batch, error) {
+	return batch, queueEvents(batch, now, events...)
+}
+
+// kindOf names an event's kind as table event does.
+func kindOf(ev firehose.Event) (string, error) {
+	switch ev.(type) {
 	case *firehose.Commit:
-		e.Seq = seq
 		return "commit", nil
 	case *firehose.Sync:
-		e.Seq = seq
 		return "sync", nil
 	case *firehose.Identity:
-		e.Seq = seq
 		return "identity", nil
 	case *firehose.Account:
-		e.Seq = seq
 		return "account", nil
 	}
 	return "", fmt.Errorf("%w: %T has no place in the stream", errBroken, ev)

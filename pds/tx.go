@@ -3,6 +3,7 @@ package pds
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,7 +11,7 @@ import (
 )
 
 // pipeTx is a transaction that spends no round trips of its own: begin travels with the
-// first batch and commit with the last. A write is four round trips by it, not six.
+// first batch and commit with the last. A write is two round trips by it, not four.
 type pipeTx struct {
 	conn  *pgxpool.Conn
 	begun bool
@@ -40,9 +41,15 @@ func (t *pipeTx) first(ctx context.Context, batch *pgx.Batch) error {
 	return t.conn.SendBatch(ctx, begin).Close()
 }
 
-// commit sends the batch with commit after it. None of its statements may have a
-// callback that refuses: by then the commit is under way.
+// commit sends the batch with commit after it. A statement that fails keeps the commit from
+// happening. A callback could not: where there is one, the commit waits for what it says.
 func (t *pipeTx) commit(ctx context.Context, batch *pgx.Batch) error {
+	if slices.ContainsFunc(batch.QueuedQueries, func(q *pgx.QueuedQuery) bool { return q.Fn != nil }) {
+		if err := t.conn.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		batch = &pgx.Batch{}
+	}
 	batch.Queue("commit")
 	err := t.conn.SendBatch(ctx, batch).Close()
 	t.done = err == nil

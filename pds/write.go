@@ -11,7 +11,6 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/firehose"
@@ -305,12 +304,11 @@ func (s *Server) store(ctx context.Context, tx *pipeTx, did syntax.DID, before *
 	queueHead(&batch, did, c)
 	queueRecords(&batch, did, before, changes, c, now)
 	queueBlocks(&batch, did, before, changes, c)
-	events, err := s.emit(ctx, tx, &batch, now, commitEvent(c, now))
-	if err != nil {
+	if err := queueEvents(&batch, now, commitEvent(c, now)); err != nil {
 		return err
 	}
 	crash.Point("pds/write/before-commit")
-	if err := tx.commit(ctx, events); err != nil {
+	if err := tx.commit(ctx, &batch); err != nil {
 		return fmt.Errorf("commit %s of %s: %w", c.Head.Rev, did, err)
 	}
 	return nil
@@ -434,16 +432,13 @@ func queueBlocks(batch *pgx.Batch, did syntax.DID, before *current, changes []ch
 	batch.Queue(in, did, c.Head.Rev, cids, bodies)
 }
 
+// queueHead moves the head. A rev that is not above the last would be none, which the column
+// refuses: the error is the database's, so that the commit may travel in the same batch.
 func queueHead(batch *pgx.Batch, did syntax.DID, c *repo.Commit) {
 	const move = `
 		insert into repo (did, commit_cid, data_cid, rev) values ($1, $2, $3, $4)
 		on conflict (did) do update
-		set commit_cid = excluded.commit_cid, data_cid = excluded.data_cid, rev = excluded.rev
-		where repo.rev < excluded.rev`
-	batch.Queue(move, did, c.Head.Commit.Bytes(), c.Head.Data.Bytes(), c.Head.Rev).Exec(func(tag pgconn.CommandTag) error {
-		if tag.RowsAffected() != 1 {
-			return fmt.Errorf("%w: rev %s of %s is not above the last", errBroken, c.Head.Rev, did)
-		}
-		return nil
-	})
+		set commit_cid = excluded.commit_cid, data_cid = excluded.data_cid,
+			rev = case when repo.rev < excluded.rev then excluded.rev end`
+	batch.Queue(move, did, c.Head.Commit.Bytes(), c.Head.Data.Bytes(), c.Head.Rev)
 }

@@ -69,7 +69,9 @@ var whileTakendown = map[string]bool{
 	"com.atproto.server.deactivateAccount":              true,
 	"com.atproto.server.getSession":                     true,
 	"com.atproto.server.requestAccountDelete":           true,
+	"com.atproto.sync.getBlob":                          true,
 	"com.atproto.sync.getRepo":                          true,
+	"com.atproto.sync.listBlobs":                        true,
 }
 
 func (s *Server) createSession(c *xrpc.Call) (any, error) {

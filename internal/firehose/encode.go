@@ -9,6 +9,33 @@ import (
 // Encode writes an event as one frame. The sequence must be final: frames are
 // stored and sent as these bytes.
 func Encode(ev Event) ([]byte, error) {
+	if n := ev.Sequence(); n != 0 {
+		before, after, err := Split(ev)
+		if err != nil {
+			return nil, err
+		}
+		return append(dagcbor.AppendInt(before, n), after...), nil
+	}
+	b, _, err := encode(ev)
+	return b, err
+}
+
+// Split writes an event as the bytes of its frame before and after its sequence, for a
+// store that gives the number itself. Both share one array: appending to the first
+// overwrites nothing of the second.
+func Split(ev Event) (before, after []byte, err error) {
+	b, at, err := encode(ev)
+	if err != nil {
+		return nil, nil, err
+	}
+	if at == 0 {
+		return nil, nil, fmt.Errorf("encode frame: %T has no sequence", ev)
+	}
+	return b[:at:at], b[at+1:], nil // one byte between them: the number 0
+}
+
+// encode writes an event with the sequence 0, and says where that stands; nowhere is 0.
+func encode(ev Event) (b []byte, at int, err error) {
 	switch e := ev.(type) {
 	case *Commit:
 		return encodeCommit(e)
@@ -17,33 +44,39 @@ func Encode(ev Event) ([]byte, error) {
 		b = dagcbor.AppendMap(b, 5)
 		b = text(b, "did", string(e.DID))
 		b = text(b, "rev", e.Rev)
-		b = dagcbor.AppendInt(dagcbor.AppendText(b, "seq"), e.Seq)
+		b, at = unnumbered(b)
 		b = text(b, "time", e.Time)
-		return dagcbor.AppendBytes(dagcbor.AppendText(b, "blocks"), e.Blocks), nil
+		return dagcbor.AppendBytes(dagcbor.AppendText(b, "blocks"), e.Blocks), at, nil
 	case *Identity:
 		b := header("#identity", 256)
 		b = dagcbor.AppendMap(b, 3+present(e.Handle))
 		b = text(b, "did", string(e.DID))
-		b = dagcbor.AppendInt(dagcbor.AppendText(b, "seq"), e.Seq)
+		b, at = unnumbered(b)
 		b = text(b, "time", e.Time)
-		return optional(b, "handle", e.Handle), nil
+		return optional(b, "handle", e.Handle), at, nil
 	case *Account:
 		b := header("#account", 256)
 		b = dagcbor.AppendMap(b, 4+present(e.Status))
 		b = text(b, "did", string(e.DID))
-		b = dagcbor.AppendInt(dagcbor.AppendText(b, "seq"), e.Seq)
+		b, at = unnumbered(b)
 		b = text(b, "time", e.Time)
 		b = dagcbor.AppendBool(dagcbor.AppendText(b, "active"), e.Active)
-		return optional(b, "status", e.Status), nil
+		return optional(b, "status", e.Status), at, nil
 	case *Info:
 		b := header("#info", 256)
 		b = dagcbor.AppendMap(b, 1+present(e.Message))
 		b = text(b, "name", e.Name)
-		return optional(b, "message", e.Message), nil
+		return optional(b, "message", e.Message), 0, nil
 	case *Failure:
-		return ErrorFrame(e.Name, e.Message), nil
+		return ErrorFrame(e.Name, e.Message), 0, nil
 	}
-	return nil, fmt.Errorf("encode frame: %T has no frame", ev)
+	return nil, 0, fmt.Errorf("encode frame: %T has no frame", ev)
+}
+
+// unnumbered writes the number 0 under its key, and says where it stands.
+func unnumbered(b []byte) ([]byte, int) {
+	b = dagcbor.AppendText(b, "seq")
+	return dagcbor.AppendInt(b, 0), len(b)
 }
 
 // ErrorFrame is the frame a server sends last, before it closes.
@@ -55,9 +88,9 @@ func ErrorFrame(name, message string) []byte {
 	return optional(b, "message", message)
 }
 
-func encodeCommit(e *Commit) ([]byte, error) {
+func encodeCommit(e *Commit) ([]byte, int, error) {
 	if len(e.Ops) > MaxOps || len(e.Blocks) > MaxBlocks {
-		return nil, fmt.Errorf("encode commit %s of %s: over the limits of a frame", e.Rev, e.DID)
+		return nil, 0, fmt.Errorf("encode commit %s of %s: over the limits of a frame", e.Rev, e.DID)
 	}
 	fields := 11
 	if e.PrevData != nil {
@@ -70,7 +103,7 @@ func encodeCommit(e *Commit) ([]byte, error) {
 		b = appendOp(b, op)
 	}
 	b = text(b, "rev", e.Rev)
-	b = dagcbor.AppendInt(dagcbor.AppendText(b, "seq"), e.Seq)
+	b, at := unnumbered(b)
 	b = text(b, "repo", string(e.DID))
 	b = text(b, "time", e.Time)
 	b = dagcbor.AppendArray(dagcbor.AppendText(b, "blobs"), 0)
@@ -87,7 +120,7 @@ func encodeCommit(e *Commit) ([]byte, error) {
 	if e.PrevData != nil {
 		b = dagcbor.AppendCID(dagcbor.AppendText(b, "prevData"), *e.PrevData)
 	}
-	return b, nil
+	return b, at, nil
 }
 
 func appendOp(b []byte, op Op) []byte {

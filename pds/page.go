@@ -49,11 +49,14 @@ func (s *Server) pageRoutes(m *xrpc.Mux) {
 	page("POST /account/{did}/password", s.mine(s.passwordForm))
 	page("GET /account/{did}/two-step", s.mine(s.twoStepPage))
 	page("POST /account/{did}/two-step", s.mine(s.twoStepForm))
+	page("GET "+authorizePath, s.authorizePage)
+	page("POST "+authorizePath, s.authorizeForm)
 	page("/", func(v *visit) error { return v.fail(http.StatusNotFound, "notFound") })
 
 	guarded := s.ownOrigin(mux)
 	m.Handle("/account", guarded)
 	m.Handle("/account/", guarded)
+	m.Handle(authorizePath, guarded)
 	m.Handle("GET /static/pds.css", http.StripPrefix("/static/", pages.Static()))
 }
 

@@ -14,7 +14,7 @@ func (s *Server) signInPage(v *visit) error {
 	if len(v.device.signIns) > 0 && v.r.URL.Query().Get("add") == "" && next == accountPath {
 		return v.to(accountPath)
 	}
-	return v.show(http.StatusOK, "", pages.SignIn{Next: next, Client: waiting(next)})
+	return v.show(http.StatusOK, "", pages.SignIn{Next: next, Client: waiting(next), Identifier: v.r.URL.Query().Get("hint")})
 }
 
 // waiting is the host of the application for which somebody signs in, as far as the address of the consent page tells it.
@@ -71,10 +71,20 @@ func (s *Server) enter(v *visit, acc *account, next string, form pages.View) err
 		return err
 	}
 	s.metrics.sessions.Inc()
-	if next == accountPath {
+	switch u, err := url.Parse(next); {
+	case next == accountPath:
 		next = signIn{DID: acc.DID}.path()
+	case err == nil && u.Path == authorizePath: // the answer to the application is this account's
+		next = withQuery(u, "as", acc.DID.String())
 	}
 	return v.to(next)
+}
+
+func withQuery(u *url.URL, name, value string) string {
+	q := u.Query()
+	q.Del("lang") // chosen once
+	q.Set(name, value)
+	return u.EscapedPath() + "?" + q.Encode()
 }
 
 // signOutForm ends the sign-in of one account on this device; the others stay.

@@ -25,6 +25,7 @@ type Pending struct {
 	Client ClientInfo
 	Scope  *scope.Set // what is asked
 	Hint   string     // the account the client has in mind: a handle or a DID, or empty
+	Asked  time.Time  // when it was pushed
 	Prompt string     // none, login, consent, select_account, create, or empty; a public client's none never gets here
 
 	redirect, mode, state string
@@ -38,6 +39,9 @@ func (p *Pending) RedirectHost() string {
 	}
 	return u.Host
 }
+
+// RedirectScheme is the scheme of the address to which the answer goes, which a page's policy for forms must let through.
+func (p *Pending) RedirectScheme() string { return strings.SplitN(p.redirect, ":", 2)[0] }
 
 // Approval is an owner's yes.
 type Approval struct {
@@ -67,10 +71,10 @@ func (s *Server) Pending(ctx context.Context, clientID, uri string) (*Pending, e
 	const look = `
 		update oauth_request set expires = greatest(expires, least(@until, created + @limit::interval))
 		where id = @id and client = @client and code is null and expires > @now
-		returning id, client, scope, hint, prompt, redirect, mode, state`
+		returning id, client, scope, hint, prompt, created, redirect, mode, state`
 	err := s.pool.QueryRow(ctx, look, pgx.NamedArgs{
 		"id": id, "client": clientID, "now": now, "until": now.Add(requestLife), "limit": requestLimit,
-	}).Scan(&p.ID, &client, &asked, &p.Hint, &p.Prompt, &p.redirect, &p.mode, &p.state)
+	}).Scan(&p.ID, &client, &asked, &p.Hint, &p.Prompt, &p.Asked, &p.redirect, &p.mode, &p.state)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, errNoRequest()
 	}

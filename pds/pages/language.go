@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 )
@@ -51,6 +52,9 @@ func phrase(lang, key string) string {
 
 // Phrase gives the words for key.
 func Phrase(lang, key string) string { return phrase(lang, key) }
+
+// F gives a phrase with its figures or names in place.
+func F(lang, key string, a ...any) string { return fmt.Sprintf(phrase(lang, key), a...) }
 
 func lookUp(key string) (words, bool) {
 	for _, some := range []map[string]words{phrases, accountPhrases, consentPhrases} {

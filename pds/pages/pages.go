@@ -85,7 +85,7 @@ type link struct {
 func (l layout) T(key string) string { return phrase(l.Lang, key) }
 
 // F gives a phrase with its figures or names in place.
-func (l layout) F(key string, a ...any) string { return fmt.Sprintf(phrase(l.Lang, key), a...) }
+func (l layout) F(key string, a ...any) string { return F(l.Lang, key, a...) }
 
 // Day gives the day of t as its readers write it.
 func (l layout) Day(t time.Time) string {
@@ -95,14 +95,6 @@ func (l layout) Day(t time.Time) string {
 		return fmt.Sprintf("%d de %s de %d", t.Day(), phrase("es", month), t.Year())
 	}
 	return fmt.Sprintf("%d %s %d", t.Day(), month, t.Year())
-}
-
-// In pairs the layout with one more value, for the parts that several pages share.
-func (l layout) In(a ...any) part { return part{layout: l, A: a} }
-
-type part struct {
-	layout
-	A []any
 }
 
 // Render writes one page.

@@ -22,6 +22,35 @@ type SignIn struct {
 	Identifier string // as it was typed
 }
 
+// Consent asks whether an application may act for an account.
+type Consent struct {
+	Client     Client
+	ClientID   string
+	RequestURI string
+	Who        Who
+	ActFor     []Who // accounts that the reader acts for
+	Asks       []Ask
+	Another    string // where another account is chosen
+}
+
+// Client is the application that asks. Host is sure; Name is what it calls itself.
+type Client struct {
+	Host, Name string
+	Back       string // host, or scheme of an app, to which the reader goes back
+	Loopback   bool
+	Trusted    bool
+}
+
+// Choose lets the reader pick the account that an application asks about.
+type Choose struct {
+	Host    string // of the application; empty for a program on this computer
+	Who     []Who
+	Another string
+}
+
+// AppRequest says that an application's request is not in order.
+type AppRequest struct{ Code, Description string }
+
 // SignInCode asks for the second factor of an account whose password was right.
 type SignInCode struct{ Next, Ticket string }
 
@@ -75,6 +104,9 @@ type NewPassword struct{ Who Who }
 
 func (Failure) view() string     { return "error" }
 func (SignIn) view() string      { return "signin" }
+func (Consent) view() string     { return "consent" }
+func (Choose) view() string      { return "choose" }
+func (AppRequest) view() string  { return "apprequest" }
 func (SignInCode) view() string  { return "signincode" }
 func (TwoStep) view() string     { return "twostep" }
 func (Accounts) view() string    { return "accounts" }

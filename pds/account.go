@@ -54,6 +54,8 @@ func (s *Server) oneAccount(ctx context.Context, sql string, args ...any) (*acco
 // the others in lower case.
 func (s *Server) findAccount(ctx context.Context, identifier string) (*account, error) {
 	switch {
+	case !storable(identifier):
+		return nil, pgx.ErrNoRows
 	case strings.HasPrefix(identifier, "did:"):
 		return s.oneAccount(ctx, selectAccount+`where did = $1`, identifier)
 	case strings.Contains(identifier, "@"):
@@ -149,16 +151,6 @@ func checkPassword(p string) error {
 		return refused("InvalidPassword", "a password has %d to %d bytes", passwordMin, passwordMax)
 	}
 	return nil
-}
-
-// newInvite stores a code such as "localhost-abcde-fghij".
-func (s *Server) newInvite(ctx context.Context, uses int64, now time.Time) (string, error) {
-	host := strings.ReplaceAll(s.host, ".", "-")
-	code := host + "-" + randomID(5)[:5] + "-" + randomID(5)[:5]
-	if _, err := s.pool.Exec(ctx, `insert into invite (code, uses, created) values ($1, $2, $3)`, code, uses, now); err != nil {
-		return "", fmt.Errorf("store invite: %w", err)
-	}
-	return code, nil
 }
 
 func errNotAdmin() error {

@@ -42,6 +42,9 @@ type signup struct {
 
 // reserve stores the sign-up, or finds the half-made one that this request began.
 func (s *Server) reserve(ctx context.Context, req signupRequest, now time.Time) (*signup, error) {
+	if !s.cfg.InviteRequired {
+		req.Invite = "" // none is used, so none is to be given back
+	}
 	half, err := s.findSignup(ctx, req.Handle)
 	if err == nil {
 		return s.resume(ctx, half, req)
@@ -59,13 +62,8 @@ func (s *Server) reserve(ctx context.Context, req signupRequest, now time.Time) 
 	}
 	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		if s.cfg.InviteRequired {
-			const use = `update invite set used = used + 1 where code = $1 and used < uses`
-			tag, err := tx.Exec(ctx, use, req.Invite)
-			if err != nil {
-				return fmt.Errorf("use invite: %w", err)
-			}
-			if tag.RowsAffected() == 0 {
-				return refused("InvalidInviteCode", "the invite code is unknown or used up")
+			if err := useInvite(ctx, tx, req.Invite); err != nil {
+				return err
 			}
 		}
 		const insert = `
@@ -73,7 +71,7 @@ func (s *Server) reserve(ctx context.Context, req signupRequest, now time.Time) 
 			values (@handle, @did, @operation, @password, @email, @invite, @key, @now)`
 		_, err := tx.Exec(ctx, insert, pgx.NamedArgs{
 			"handle": su.Handle, "did": su.DID, "operation": op, "password": su.Password,
-			"email": su.Email, "invite": orNull(req.Invite), "key": su.SigningKey, "now": now,
+			"email": su.Email, "invite": orNull(strings.ToLower(strings.TrimSpace(req.Invite))), "key": su.SigningKey, "now": now,
 		})
 		if err != nil {
 			return takenError(err)
@@ -242,6 +240,10 @@ func (s *Server) activate(ctx context.Context, su *signup, now time.Time) error 
 		return err
 	}
 	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		const note = `insert into invite_use (did, code, at) select did, invite, $2 from signup where did = $1 and invite in (select code from invite)`
+		if _, err := tx.Exec(ctx, note, su.DID, now); err != nil {
+			return err
+		}
 		const leave = `delete from signup where did = $1`
 		tag, err := tx.Exec(ctx, leave, su.DID)
 		if err != nil {

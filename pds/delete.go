@@ -60,9 +60,8 @@ func (s *Server) deleteAccount(c *xrpc.Call) (any, error) {
 
 // adminDelete is deleteAccount by the operator, for an owner who lost the password or a court that orders it.
 func (s *Server) adminDelete(c *xrpc.Call) (any, error) {
-	if !s.isAdmin(c) {
-		c.W.Header().Set("WWW-Authenticate", "Basic")
-		return nil, errNotAdmin()
+	if err := s.asAdmin(c); err != nil {
+		return nil, err
 	}
 	var in struct {
 		DID string `json:"did"`
@@ -97,6 +96,8 @@ var accountTables = []string{
 	"deletion",
 	"mail_word",
 	"account_limit",
+	"invite",
+	"invite_use",
 	"signup",
 	"event",
 	"account",

@@ -3,6 +3,8 @@ package pds
 import (
 	"errors"
 	"net/http"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -47,4 +49,16 @@ func errRepoNotFound(repo string) error {
 func uniqueViolation(err error, constraint string) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && pg.Code == "23505" && pg.ConstraintName == constraint
+}
+
+// foreignKeyViolation tells whether err is of a row that refers to one that is not there.
+func foreignKeyViolation(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23503"
+}
+
+// storable tells whether the database can hold the text at all: it knows no zero byte. What it cannot hold is not there either, and is no
+// fault of this server.
+func storable(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsRune(text, 0)
 }

@@ -25,6 +25,8 @@ func (s *Server) serverRoutes(m *xrpc.Mux) {
 	m.Query("com.atproto.server.describeServer", s.describeServer)
 	m.Procedure("com.atproto.server.createAccount", s.createAccount, small)
 	m.Procedure("com.atproto.server.createInviteCode", s.createInviteCode, small)
+	m.Procedure("com.atproto.server.createInviteCodes", s.createInviteCodes, small)
+	m.Query("com.atproto.server.getAccountInviteCodes", s.getAccountInviteCodes)
 	m.Procedure("com.atproto.server.createSession", s.createSession, small)
 	m.Procedure("com.atproto.server.refreshSession", s.refreshSession, small)
 	m.Query("com.atproto.server.getSession", s.getSession)
@@ -121,28 +123,13 @@ func (s *Server) isAdmin(c *xrpc.Call) bool {
 	return ok && user == "admin" && same
 }
 
-func (s *Server) createInviteCode(c *xrpc.Call) (any, error) {
-	if !s.isAdmin(c) {
-		c.W.Header().Set("WWW-Authenticate", "Basic")
-		return nil, errNotAdmin()
+// asAdmin refuses everybody but the administrator.
+func (s *Server) asAdmin(c *xrpc.Call) error {
+	if s.isAdmin(c) {
+		return nil
 	}
-	var in struct {
-		UseCount   int64  `json:"useCount"`
-		ForAccount string `json:"forAccount"`
-	}
-	if err := c.Body(&in); err != nil {
-		return nil, err
-	}
-	if in.UseCount < 1 || in.UseCount > 10_000 {
-		return nil, invalid("useCount must be from 1 to 10000")
-	}
-	code, err := s.newInvite(c.Context(), in.UseCount, s.clock.Now())
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Code string `json:"code"`
-	}{code}, nil
+	c.W.Header().Set("WWW-Authenticate", "Basic")
+	return errNotAdmin()
 }
 
 // protected are the methods for which no service token is given: they change the account

@@ -121,7 +121,7 @@ func (s *Server) authenticateRequest(r *http.Request) (*Session, error) {
 	s.queueProof(&batch, p, now)
 	batch.Queue(`select `+sessionColumns+` from oauth_session where id = $1 and did = $2 and expires > $3`, claims.JTI, claims.Sub, now)
 	res := s.pool.SendBatch(r.Context(), &batch)
-	defer res.Close()
+	defer func() { _ = res.Close() }() // what was read of it was judged
 	if err := s.judgeProof(p, res.QueryRow()); err != nil {
 		return nil, err
 	}

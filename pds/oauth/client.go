@@ -111,7 +111,7 @@ func localName(host string) bool {
 	switch last := labels[len(labels)-1]; {
 	case len(labels) < 2 || slices.Contains(labels, ""):
 		return true
-	case slices.Contains([]string{"localhost", "local", "internal", "test", "invalid", "example", "onion", "arpa", "alt"}, last):
+	case slices.Contains([]string{"localhost", "local", "internal", "test", "invalid", "onion", "arpa", "alt"}, last):
 		return true
 	case strings.Trim(last, "0123456789") == "": // an address in one of its odder spellings
 		return true

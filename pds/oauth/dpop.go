@@ -59,6 +59,21 @@ func (s *Server) goodNonce(salt []byte, nonce string, now time.Time) bool {
 	return good
 }
 
+// saltOf is the salt under which a nonce is good.
+func (s *Server) saltOf(ctx context.Context, nonce string, now time.Time) ([]byte, error) {
+	salt, err := s.salt(ctx)
+	if err != nil || s.goodNonce(salt, nonce, now) {
+		return salt, err
+	}
+	// Another process may have seen first that the database lost its salt, and given this nonce under the new one.
+	s.salted.Store(nil)
+	salt, err = s.salt(ctx)
+	if err != nil || s.goodNonce(salt, nonce, now) {
+		return salt, err
+	}
+	return nil, errUseNonce()
+}
+
 // checkProof judges the request's DPoP proof; accessToken is what the proof must be bound to, empty where no token is used.
 func (s *Server) checkProof(r *http.Request, accessToken string, now time.Time) (*proof, error) {
 	headers := r.Header.Values("DPoP")
@@ -112,12 +127,12 @@ func (s *Server) checkProof(r *http.Request, accessToken string, now time.Time) 
 			return nil, refuse(codeInvalidProof, "ath of the proof is not the token's")
 		}
 	}
-	salt, err := s.salt(r.Context())
+	if c.Nonce == nil {
+		return nil, errUseNonce()
+	}
+	salt, err := s.saltOf(r.Context(), *c.Nonce, now)
 	if err != nil {
 		return nil, err
-	}
-	if c.Nonce == nil || !s.goodNonce(salt, *c.Nonce, now) {
-		return nil, errUseNonce()
 	}
 	// A client's own key is part of the name, so that nobody can use up the proofs of another.
 	name := sha256.Sum256([]byte(jkt + " " + c.JTI))

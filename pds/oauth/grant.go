@@ -55,15 +55,26 @@ func errNoRequest() *Error {
 	return refuse(CodeInvalidRequest, "this sign-in was answered already, took too long, or never began here; start again in the app")
 }
 
+const maxRequestID = 32
+
+// requestID is the id in the query of the authorization page.
+func requestID(clientID, uri string) (string, error) {
+	id, ok := strings.CutPrefix(uri, requestURI)
+	if !ok {
+		return "", refuse(CodeInvalidRequest, "the app must push its request first (PAR)")
+	}
+	if id == "" || len(id) > maxRequestID || strings.Trim(id, tokenLetters) != "" || clientID == "" || len(clientID) > maxURL {
+		return "", errNoRequest()
+	}
+	return id, nil
+}
+
 // Pending finds a client's pushed request and gives its owner five more minutes, up to an hour in all. Its refusals are for
 // the page to show: there is nowhere to redirect to.
 func (s *Server) Pending(ctx context.Context, clientID, uri string) (*Pending, error) {
-	id, ok := strings.CutPrefix(uri, requestURI)
-	if !ok {
-		return nil, refuse(CodeInvalidRequest, "the app must push its request first (PAR)")
-	}
-	if id == "" || len(id) > 64 || len(clientID) > maxURL {
-		return nil, errNoRequest()
+	id, err := requestID(clientID, uri)
+	if err != nil {
+		return nil, err
 	}
 	now := s.clock.Now()
 	var p Pending
@@ -72,7 +83,7 @@ func (s *Server) Pending(ctx context.Context, clientID, uri string) (*Pending, e
 		update oauth_request set expires = greatest(expires, least(@until, created + @limit::interval))
 		where id = @id and client = @client and code is null and expires > @now
 		returning id, client, scope, hint, prompt, created, redirect, mode, state`
-	err := s.pool.QueryRow(ctx, look, pgx.NamedArgs{
+	err = s.pool.QueryRow(ctx, look, pgx.NamedArgs{
 		"id": id, "client": clientID, "now": now, "until": now.Add(requestLife), "limit": requestLimit,
 	}).Scan(&p.ID, &client, &asked, &p.Hint, &p.Prompt, &p.Asked, &p.redirect, &p.mode, &p.state)
 	if errors.Is(err, pgx.ErrNoRows) {

@@ -137,7 +137,7 @@ func (s *Server) scopes(raw string) (*scope.Set, error) {
 const (
 	pathAuthorize = "/oauth/authorize"
 	pathPAR       = "/oauth/par"
-	pathToken     = "/oauth/token"
+	pathToken     = "/oauth/token" //nolint:gosec // a path
 	pathRevoke    = "/oauth/revoke"
 	pathKeys      = "/oauth/jwks"
 )

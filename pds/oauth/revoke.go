@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -52,7 +53,7 @@ func (s *Server) sessionOf(r *http.Request, raw string) (string, error) {
 	var row grantRow
 	err := s.scanGrant(s.pool.QueryRow(r.Context(), `select `+grantColumns+` from oauth_session where id = $1`, id), &row)
 	switch {
-	case err == pgx.ErrNoRows:
+	case errors.Is(err, pgx.ErrNoRows):
 		return "", nil
 	case err != nil:
 		return "", fmt.Errorf("look at session: %w", err)

@@ -24,6 +24,9 @@ func randomBytes(n int) []byte {
 	return b
 }
 
+// tokenLetters are those of randomToken.
+const tokenLetters = "abcdefghijklmnopqrstuvwxyz234567"
+
 func randomToken(n int) string {
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(randomBytes(n)))
 }
@@ -38,12 +41,15 @@ func (s *Server) salt(ctx context.Context) ([]byte, error) {
 	if v := s.salted.Load(); v != nil {
 		return *v, nil
 	}
-	if _, err := s.pool.Exec(ctx, `insert into oauth_salt (salt) values ($1) on conflict do nothing`, randomBytes(16)); err != nil {
-		return nil, fmt.Errorf("make salt of nonces: %w", err)
-	}
 	var v []byte
-	if err := s.pool.QueryRow(ctx, `select salt from oauth_salt`).Scan(&v); err != nil {
-		return nil, fmt.Errorf("read salt of nonces: %w", err)
+	err := s.pool.QueryRow(ctx, `select salt from oauth_salt`).Scan(&v)
+	if errors.Is(err, pgx.ErrNoRows) { // two processes that make one at once read the same
+		if _, err = s.pool.Exec(ctx, `insert into oauth_salt (salt) values ($1) on conflict do nothing`, randomBytes(16)); err == nil {
+			err = s.pool.QueryRow(ctx, `select salt from oauth_salt`).Scan(&v)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("salt of nonces: %w", err)
 	}
 	s.salted.Store(&v)
 	return v, nil

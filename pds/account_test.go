@@ -72,7 +72,8 @@ func TestCreateAccountRefusals(t *testing.T) {
 		{"long password", "password", strings.Repeat("x", 257), "InvalidPassword"},
 		{"bad e-mail", "email", "nobody", "InvalidRequest"},
 		{"bad recovery key", "recoveryKey", "did:key:z123", "InvalidRequest"},
-		{"moved in", "did", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "IncompatibleDidDoc"},
+		{"PLC operation before there is a key", "plcOp", m{}, "IncompatibleDidDoc"},
+		{"DID of another method", "did", "did:key:z6Mk", "UnresolvableDid"},
 	} {
 		in := valid()
 		in[row.field] = row.value

@@ -46,6 +46,7 @@ type bed struct {
 	url   string
 	plc   *identity.PLC
 	dir   *identity.Directory
+	plcAt string
 
 	server  atomic.Pointer[Server] // what answers at url
 	plcDown atomic.Bool
@@ -71,6 +72,7 @@ func newBed(t testing.TB, tune ...func(*Config)) *bed {
 	t.Cleanup(front.Close)
 	b.url = front.URL
 	b.pool = pgtest.Schema(t, Migrations())
+	b.plcAt = plcHTTP.URL
 	b.plc = identity.NewPLC(plcHTTP.URL, plcHTTP.Client())
 	b.dir = identity.NewDirectory(identity.Config{PLCURL: plcHTTP.URL, HTTP: plcHTTP.Client(), Clock: b.clock})
 	rotation, err := atcrypto.GeneratePrivateKeyK256()

@@ -154,6 +154,9 @@ func (s *Server) keep(ctx context.Context, did syntax.DID, up upload) (mimeType 
 		return "", fmt.Errorf("store blob %s of %s: %w", up.cid, did, err)
 	}
 	crash.Point("pds/blob/after-file")
+	if err := s.found(ctx, did, up.cid); err != nil {
+		return "", err
+	}
 	return mimeType, nil
 }
 

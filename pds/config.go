@@ -34,6 +34,10 @@ type Config struct {
 	// AllowLoopback is for development: the server may stand on this machine without TLS.
 	// A server without it is reached by https, and one that is reached by https must not have it.
 	AllowLoopback bool
+	// RecoveryKey is a did:key that every new account's DID has above this server's rotation key; optional. An
+	// account's own recovery key stands above both.
+	RecoveryKey string
+	MaxImport   int64 // bytes of a repository that is brought here; 1 GiB
 	// InviteRequired closes registration to those who hold an invite code.
 	InviteRequired bool
 
@@ -81,6 +85,9 @@ func (c Config) withDefaults() Config {
 	if c.MaxBlob == 0 {
 		c.MaxBlob = 5_000_000
 	}
+	if c.MaxImport == 0 {
+		c.MaxImport = 1 << 30
+	}
 	def(&c.BlobGrace, 24*time.Hour)
 	def(&c.EventWindow, 72*time.Hour)
 	def(&c.SignupWindow, 24*time.Hour)
@@ -123,6 +130,14 @@ func (c Config) Validate() error {
 	if err := c.validateAppView(); err != nil {
 		return err
 	}
+	if c.RecoveryKey != "" {
+		if _, err := atcrypto.ParsePublicDIDKey(c.RecoveryKey); err != nil {
+			return fmt.Errorf("recovery key %q is not a did:key of P-256 or K-256", c.RecoveryKey)
+		}
+	}
+	if c.MaxImport < 1 {
+		return fmt.Errorf("import limit %d is no size", c.MaxImport)
+	}
 	if c.MaxBlob < 1 {
 		return fmt.Errorf("blob limit %d is no size", c.MaxBlob)
 	}
@@ -163,7 +178,7 @@ func (c Config) validateOrigin(u *url.URL) error {
 	return nil
 }
 
-// Deps is what a server works with. All but Mail are required.
+// Deps is what a server works with. All but Mail and ResolveHandle are required.
 type Deps struct {
 	Pool      *pgxpool.Pool // sees the migrated schema
 	PLC       *identity.PLC
@@ -179,6 +194,9 @@ type Deps struct {
 	RotationKey   atcrypto.PrivateKeyExportable // signs the accounts' PLC operations
 	JWTSecret     []byte                        // at least 32 bytes; signs session tokens
 	BlobDir       string                        // a folder of this server's own
+
+	// ResolveHandle finds the DID of a handle outside this server's domains (identity.Handles); nil where none is looked up.
+	ResolveHandle func(ctx context.Context, handle syntax.Handle) (syntax.DID, error)
 
 	// Mail sends a text to an address; nil where this server sends no mail.
 	Mail func(ctx context.Context, to, subject, text string) error

@@ -1,7 +1,6 @@
 package pds
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,12 +28,14 @@ import (
 
 type signupRequest struct {
 	Handle, Password, Email, Invite, RecoveryKey string
+
+	DID syntax.DID // a did:web that is there already; empty where one is made
 }
 
 type signup struct {
 	Handle     string
 	DID        syntax.DID
-	Operation  identity.Operation
+	Operation  *identity.Operation // the first of a did:plc; nil for a did:web
 	Password   string
 	Email      *string
 	SigningKey []byte // sealed
@@ -56,9 +57,11 @@ func (s *Server) reserve(ctx context.Context, req signupRequest, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
-	op, err := json.Marshal(su.Operation)
-	if err != nil {
-		return nil, fmt.Errorf("encode operation of %s: %w", su.DID, err)
+	var op []byte
+	if su.Operation != nil {
+		if op, err = json.Marshal(su.Operation); err != nil {
+			return nil, fmt.Errorf("encode operation of %s: %w", su.DID, err)
+		}
 	}
 	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		if s.cfg.InviteRequired {
@@ -77,13 +80,16 @@ func (s *Server) reserve(ctx context.Context, req signupRequest, now time.Time) 
 			return takenError(err)
 		}
 		// After the insert: another creation of this handle has now either ended or waits.
-		var handle, email bool
+		var did, handle, email bool
 		const taken = `
-			select exists (select from account where handle = $1), exists (select from account where email = $2)`
-		if err := tx.QueryRow(ctx, taken, su.Handle, su.Email).Scan(&handle, &email); err != nil {
+			select exists (select from account where did = $1), exists (select from account where handle = $2),
+				exists (select from account where email = $3)`
+		if err := tx.QueryRow(ctx, taken, su.DID, su.Handle, su.Email).Scan(&did, &handle, &email); err != nil {
 			return fmt.Errorf("look for handle: %w", err)
 		}
 		switch {
+		case did:
+			return errDIDTaken(su.DID)
 		case handle:
 			return errHandleTaken()
 		case email:
@@ -110,6 +116,10 @@ func errEmailTaken() error {
 	return refused("EmailNotAvailable", "another account uses this e-mail address")
 }
 
+func errDIDTaken(did syntax.DID) error {
+	return refused("AlreadyHere", "%s has an account here; sign in to it", did)
+}
+
 func takenError(err error) error {
 	switch {
 	case uniqueViolation(err, "signup_pkey"), uniqueViolation(err, "account_handle_key"):
@@ -131,7 +141,11 @@ func (s *Server) findSignup(ctx context.Context, handle string) (*signup, error)
 	if err != nil {
 		return nil, fmt.Errorf("find sign-up of %s: %w", handle, err)
 	}
-	if err := json.Unmarshal(op, &su.Operation); err != nil {
+	if op == nil {
+		return &su, nil
+	}
+	su.Operation = new(identity.Operation)
+	if err := json.Unmarshal(op, su.Operation); err != nil {
 		return nil, fmt.Errorf("stored operation of %s: %w", su.DID, err)
 	}
 	return &su, nil
@@ -146,17 +160,25 @@ func (s *Server) resume(ctx context.Context, half *signup, req signupRequest) (*
 	if !same {
 		return nil, errHandleTaken()
 	}
-	if !slices.Equal(half.Operation.RotationKeys, s.rotationKeys(req.RecoveryKey)) {
+	if half.DID != req.DID && (half.Operation == nil || req.DID != "") {
+		return nil, invalid("the creation of %s was begun with another DID", req.Handle)
+	}
+	if half.Operation != nil && !slices.Equal(half.Operation.RotationKeys, s.rotationKeys(req.RecoveryKey)) {
 		return nil, invalid("the creation of %s was begun with another recovery key", req.Handle)
 	}
 	return half, nil
 }
 
+// rotationKeys are those of a DID made here, the strongest first: the account's own, the operator's for the day on which this server's is lost,
+// and this server's.
 func (s *Server) rotationKeys(recovery string) []string {
-	if recovery == "" || recovery == s.rotationDID {
-		return []string{s.rotationDID}
+	var keys []string
+	for _, k := range []string{recovery, s.cfg.RecoveryKey, s.rotationDID} {
+		if k != "" && !slices.Contains(keys, k) {
+			keys = append(keys, k)
+		}
 	}
-	return []string{recovery, s.rotationDID}
+	return keys
 }
 
 func (s *Server) newSignup(ctx context.Context, req signupRequest) (*signup, error) {
@@ -172,33 +194,35 @@ func (s *Server) newSignup(ctx context.Context, req signupRequest) (*signup, err
 	if err != nil {
 		return nil, fmt.Errorf("make signing key: %w", err)
 	}
-	op := identity.Operation{
-		Type:                identity.TypeOperation,
-		RotationKeys:        s.rotationKeys(req.RecoveryKey),
-		VerificationMethods: map[string]string{"atproto": pub.DIDKey()},
-		AlsoKnownAs:         []string{"at://" + req.Handle},
-		Services: map[string]identity.Service{
-			"atproto_pds": {Type: "AtprotoPersonalDataServer", Endpoint: s.cfg.PublicURL},
-		},
+	su := &signup{Handle: req.Handle, DID: req.DID, Password: hash, Email: orNull(strings.ToLower(req.Email))}
+	if req.DID != "" {
+		su.SigningKey = s.sealer.seal(su.DID.String(), key.Bytes())
+		return su, nil
 	}
+	creds := credentials{Handle: req.Handle, Key: pub.DIDKey(), Endpoint: s.cfg.PublicURL}
+	op := creds.operation(s.rotationKeys(req.RecoveryKey))
 	if err := op.Sign(s.rotation); err != nil {
 		return nil, fmt.Errorf("sign first operation of %s: %w", req.Handle, err)
 	}
-	did, err := identity.GenesisDID(op)
-	if err != nil {
+	if su.DID, err = identity.GenesisDID(op); err != nil {
 		return nil, fmt.Errorf("name first operation of %s: %w", req.Handle, err)
 	}
-	return &signup{
-		Handle: req.Handle, DID: did, Operation: op, Password: hash,
-		Email:      orNull(strings.ToLower(req.Email)),
-		SigningKey: s.sealer.seal(did.String(), key.Bytes()),
-	}, nil
+	su.Operation, su.SigningKey = &op, s.sealer.seal(su.DID.String(), key.Bytes())
+	return su, nil
 }
 
 // announce hands the first operation to the PLC directory. Submitting it again is no
-// error: an answer got lost, or an earlier request stopped after it.
+// error: an answer got lost, or an earlier request stopped after it. A did:web has been announced by its owner: its document must name the key
+// made for this very sign-up, which only who controls the document can have put there.
 func (s *Server) announce(ctx context.Context, su *signup) error {
-	err := s.plc.Submit(ctx, su.DID, su.Operation)
+	if su.Operation == nil {
+		creds, err := s.credentialsOf(&account{DID: su.DID, Handle: su.Handle, SigningKey: su.SigningKey})
+		if err != nil {
+			return err
+		}
+		return s.checkDocument(ctx, creds)
+	}
+	err := s.plc.Submit(ctx, su.DID, *su.Operation)
 	if err == nil {
 		crash.Point("pds/create/after-plc")
 		return nil
@@ -208,59 +232,65 @@ func (s *Server) announce(ctx context.Context, su *signup) error {
 		"the PLC directory did not take the new DID; send the same request again").After(5 * time.Second)
 }
 
-// syncEvent states where the repository begins: a CAR of the commit alone.
-func syncEvent(c *repo.Commit, now time.Time) (*firehose.Sync, error) {
-	var car bytes.Buffer
-	err := repo.WriteCAR(&car, c.Head.Commit, func(yield func(repo.Block) bool) {
-		for _, b := range c.New {
-			if b.CID == c.Head.Commit && !yield(b) {
-				return
-			}
-		}
+// genesis is the first commit of an account's repository, signed by its key.
+func (s *Server) genesis(ctx context.Context, did syntax.DID, sealed []byte) (*repo.Commit, error) {
+	key, err := s.signingKey(&account{DID: did, SigningKey: sealed})
+	if err != nil {
+		return nil, err
+	}
+	rev, err := s.tids.nextRev("")
+	if err != nil {
+		return nil, err
+	}
+	commit, err := repo.Apply(ctx, repo.MapBlocks{}, did, nil, nil, key, rev)
+	if err != nil {
+		return nil, fmt.Errorf("first commit of %s: %w", did, err)
+	}
+	return commit, nil
+}
+
+// enter makes the account's row.
+func (su *signup) enter(ctx context.Context, tx pgx.Tx, status string, now time.Time) error {
+	const enter = `
+		insert into account (did, handle, email, password, status, signing_key, created)
+		values (@did, @handle, @email, @password, @status, @key, @now)`
+	_, err := tx.Exec(ctx, enter, pgx.NamedArgs{
+		"did": su.DID, "handle": su.Handle, "email": su.Email, "password": su.Password,
+		"status": status, "key": su.SigningKey, "now": now,
 	})
-	return &firehose.Sync{DID: c.DID, Rev: c.Head.Rev, Blocks: car.Bytes(), Time: eventTime(now)}, err
+	if uniqueViolation(err, "account_pkey") {
+		return errDIDTaken(su.DID)
+	}
+	return takenError(err)
 }
 
 // activate makes the account, its empty repository and its first four events.
 func (s *Server) activate(ctx context.Context, su *signup, now time.Time) error {
-	key, err := s.signingKey(&account{DID: su.DID, SigningKey: su.SigningKey})
+	commit, err := s.genesis(ctx, su.DID, su.SigningKey)
 	if err != nil {
 		return err
 	}
-	rev, err := s.tids.nextRev("")
-	if err != nil {
-		return err
-	}
-	commit, err := repo.Apply(ctx, repo.MapBlocks{}, su.DID, nil, nil, key, rev)
-	if err != nil {
-		return fmt.Errorf("first commit of %s: %w", su.DID, err)
-	}
-	sync, err := syncEvent(commit, now)
+	sync, err := syncOf(su.DID, commit.Head, commit.New[0], now)
 	if err != nil {
 		return err
 	}
 	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		const note = `insert into invite_use (did, code, at) select did, invite, $2 from signup where did = $1 and invite in (select code from invite)`
-		if _, err := tx.Exec(ctx, note, su.DID, now); err != nil {
+		const note = `
+			insert into invite_use (did, code, at)
+			select did, invite, $3 from signup where handle = $1 and did = $2 and invite in (select code from invite)`
+		if _, err := tx.Exec(ctx, note, su.Handle, su.DID, now); err != nil {
 			return err
 		}
-		const leave = `delete from signup where did = $1`
-		tag, err := tx.Exec(ctx, leave, su.DID)
+		const leave = `delete from signup where handle = $1 and did = $2`
+		tag, err := tx.Exec(ctx, leave, su.Handle, su.DID)
 		if err != nil {
 			return err
 		}
 		if tag.RowsAffected() == 0 {
 			return errHandleTaken() // the same creation ended in another request
 		}
-		const enter = `
-			insert into account (did, handle, email, password, status, signing_key, created)
-			values (@did, @handle, @email, @password, 'active', @key, @now)`
-		_, err = tx.Exec(ctx, enter, pgx.NamedArgs{
-			"did": su.DID, "handle": su.Handle, "email": su.Email, "password": su.Password,
-			"key": su.SigningKey, "now": now,
-		})
-		if err != nil {
-			return takenError(err)
+		if err := su.enter(ctx, tx, statusActive, now); err != nil {
+			return err
 		}
 		var batch pgx.Batch
 		queueHead(&batch, su.DID, commit)

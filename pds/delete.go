@@ -84,6 +84,13 @@ func (s *Server) adminDelete(c *xrpc.Call) (any, error) {
 // accountTables are what is kept by an account's DID, those that refer to others first.
 var accountTables = []string{
 	"record_blob",
+	"missing_blob",
+	"repo_import_block",
+	"repo_import",
+	"arrival",
+	"departure",
+	"handle_change",
+	"key_change",
 	"blob",
 	"record",
 	"block",

@@ -17,5 +17,5 @@
 //   - P7: an account exists only after the PLC directory took its DID. What is half
 //     made is a row in signup, and the same request finishes it.
 //
-// Locks are taken in the order repo, blob, event_head.
+// Locks are taken in the order repo, account, blob, event_head.
 package pds

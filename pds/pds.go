@@ -11,6 +11,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	indigo "github.com/bluesky-social/indigo/atproto/identity"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
@@ -33,6 +34,9 @@ type Server struct {
 	plc         *identity.PLC
 	directory   indigo.Directory
 	http        *http.Client
+	resolve     func(ctx context.Context, handle syntax.Handle) (syntax.DID, error)
+	arrivals    *xrpc.ServiceAuth // of accounts that other hosts let go
+	imports     chan struct{}     // one slot for each repository that comes in
 	clock       clock.Clock
 	log         *slog.Logger
 	admin       string
@@ -125,6 +129,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("pds: %w", err)
 	}
 	s.oauth = s.admitApp
+	s.expectArrivals(deps)
 	s.stream = s.newStream()
 	s.handler = s.routes(deps)
 	return s, nil
@@ -176,6 +181,7 @@ func (s *Server) sweep(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("drop old sessions: %w", err))
 	}
 	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.dropDevices(ctx, now), s.apps.Collect(ctx, now), s.pruneEvents(ctx, now))
+	errs = append(errs, s.dropImports(ctx, now), s.deleteDeparted(ctx, now), s.finishHandles(ctx, now), s.finishKeys(ctx, now))
 	for {
 		n, err := s.collectBlobs(ctx, now)
 		errs = append(errs, err)
@@ -192,6 +198,8 @@ func (s *Server) routes(deps Deps) http.Handler {
 	s.serverRoutes(mux)
 	s.emailRoutes(mux)
 	s.repoRoutes(mux)
+	s.statusRoutes(mux)
+	s.identityRoutes(mux)
 	s.syncRoutes(mux)
 	s.plainRoutes(mux)
 	s.pageRoutes(mux)

@@ -99,6 +99,7 @@ func decide(there map[string]cid.Cid, changes []change) ([]repo.Write, error) {
 // current is what a write finds under the lock of its repository.
 type current struct {
 	head  repo.Head
+	key   []byte // sealed; the account's as it is now, which may not be the one that the request found
 	there map[string]cid.Cid
 }
 
@@ -107,10 +108,6 @@ type current struct {
 func (s *Server) write(ctx context.Context, acc *account, changes []change, swapCommit *cid.Cid) (*repo.Head, error) {
 	if len(changes) > maxWrites {
 		return nil, invalid("a commit has at most %d writes", maxWrites)
-	}
-	key, err := s.signingKey(acc)
-	if err != nil {
-		return nil, err
 	}
 	leave, err := s.queue.enter(ctx, acc.DID)
 	if err != nil {
@@ -131,6 +128,10 @@ func (s *Server) write(ctx context.Context, acc *account, changes []change, swap
 			return err
 		}
 		if err := s.files.haveAll(acc.DID, blobsWanted(changes)); err != nil {
+			return err
+		}
+		key, err := s.signingKey(&account{DID: acc.DID, SigningKey: now.key})
+		if err != nil {
 			return err
 		}
 		rev, err := s.tids.nextRev(now.head.Rev)
@@ -181,10 +182,9 @@ func applyError(did syntax.DID, err error) error {
 // lockRepo begins, takes the repository's lock and reads, in the same round trip, what the
 // changes touch: records that are there, and blobs, which it locks against collection.
 func lockRepo(ctx context.Context, tx *pipeTx, did syntax.DID, changes []change) (*current, error) {
-	const lock = `
-		select r.commit_cid, r.data_cid, r.rev, a.status
-		from repo r join account a using (did)
-		where r.did = $1 for update of r`
+	const lock = `select commit_cid, data_cid, rev from repo where did = $1 for update`
+	// A statement of its own: what stood beside the lock would be as old as the wait for it.
+	const owner = `select status, signing_key from account where did = $1`
 	const touched = `
 		select u.collection, u.rkey, r.cid from unnest($2::text[], $3::text[]) as u (collection, rkey),
 		lateral (select cid from record
@@ -194,14 +194,17 @@ func lockRepo(ctx context.Context, tx *pipeTx, did syntax.DID, changes []change)
 	var batch pgx.Batch
 	batch.Queue(lock, did).QueryRow(func(row pgx.Row) error {
 		var commit, data []byte
-		acc := account{DID: did}
-		if err := row.Scan(&commit, &data, &cur.head.Rev, &acc.Status); err != nil {
-			return err
-		}
-		if err := acc.mustBeActive(); err != nil {
+		if err := row.Scan(&commit, &data, &cur.head.Rev); err != nil {
 			return err
 		}
 		return castCIDs(commit, &cur.head.Commit, data, &cur.head.Data)
+	})
+	batch.Queue(owner, did).QueryRow(func(row pgx.Row) error {
+		acc := account{DID: did}
+		if err := row.Scan(&acc.Status, &cur.key); err != nil {
+			return err
+		}
+		return acc.mustBeActive()
 	})
 	batch.Queue(touched, did, collections, rkeys).Query(func(rows pgx.Rows) error {
 		var collection, rkey string
@@ -332,7 +335,12 @@ func commitEvent(c *repo.Commit, now time.Time) *firehose.Commit {
 
 func queueRecords(batch *pgx.Batch, did syntax.DID, before *current, changes []change, c *repo.Commit, now time.Time) {
 	const unref = `
-		with gone as (
+		with unmissed as (
+			delete from missing_blob where ctid = any (array(
+				select r.ctid from unnest($2::text[], $3::text[]) as u (collection, rkey),
+				lateral (select ctid from missing_blob
+					where did = $1 and collection = u.collection and rkey = u.rkey offset 0) r))
+		), gone as (
 			delete from record_blob where ctid = any (array(
 				select r.ctid from unnest($2::text[], $3::text[]) as u (collection, rkey),
 				lateral (select ctid from record_blob

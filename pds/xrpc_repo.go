@@ -25,6 +25,8 @@ func (s *Server) repoRoutes(m *xrpc.Mux) {
 	m.Procedure("com.atproto.repo.deleteRecord", s.deleteRecord)
 	m.Procedure("com.atproto.repo.applyWrites", s.applyWrites)
 	m.Procedure("com.atproto.repo.uploadBlob", s.uploadBlob, xrpc.MaxBody(s.cfg.MaxBlob))
+	m.Procedure("com.atproto.repo.importRepo", s.importRepo, xrpc.MaxBody(s.cfg.MaxImport))
+	m.Query("com.atproto.repo.listMissingBlobs", s.listMissingBlobs)
 	m.Query("com.atproto.repo.getRecord", s.getRecord)
 	m.Query("com.atproto.repo.listRecords", s.listRecords)
 	m.Query("com.atproto.repo.describeRepo", s.describeRepo)
@@ -307,14 +309,16 @@ func (s *Server) uploadBlob(c *xrpc.Call) (any, error) {
 		return nil, err
 	}
 	acc := a.Account
-	if err := acc.mustBeActive(); err != nil {
+	if err := acc.mayFill(); err != nil {
 		return nil, err
 	}
 	if err := a.mayUpload(declaredType(c.R)); err != nil {
 		return nil, err
 	}
-	if err := s.limitAccount(c, limitUploadBlob, acc.DID, 1); err != nil {
-		return nil, err
+	if acc.Status == statusActive { // one that moves in brings years of them in a day
+		if err := s.limitAccount(c, limitUploadBlob, acc.DID, 1); err != nil {
+			return nil, err
+		}
 	}
 	up, err := s.files.receive(c.R.Body, c.R.Header.Get("Content-Type"))
 	if err != nil {

@@ -2,9 +2,9 @@ package pds
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,7 +12,6 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/xrpc"
 )
@@ -38,7 +37,6 @@ func (s *Server) serverRoutes(m *xrpc.Mux) {
 	m.Query("com.atproto.server.listAppPasswords", s.listAppPasswords)
 	m.Procedure("com.atproto.server.revokeAppPassword", s.revokeAppPassword, small)
 	m.Query("com.atproto.server.getServiceAuth", s.getServiceAuth)
-	m.Query("com.atproto.identity.resolveHandle", s.resolveHandle)
 }
 
 func (s *Server) describeServer(*xrpc.Call) (any, error) {
@@ -69,10 +67,17 @@ func (s *Server) createAccount(c *xrpc.Call) (any, error) {
 	if err := s.limitAddress(c.W.Header(), s.ip(c.R), limitCreateAccount, ""); err != nil {
 		return nil, err
 	}
-	if in.DID != "" || in.PLCOp != nil {
-		return nil, refused("IncompatibleDidDoc", "accounts are created here with a DID of their own; moving one in is not offered")
+	if in.PLCOp != nil {
+		return nil, refused("IncompatibleDidDoc", "a PLC operation needs the account's key, which is made now: send it to submitPlcOperation after this")
 	}
-	handle, err := s.cfg.ownHandle(in.Handle)
+	var did syntax.DID
+	if in.DID != "" {
+		var err error
+		if did, err = syntax.ParseDID(in.DID); err != nil {
+			return nil, invalid("did %q is not a DID", in.DID)
+		}
+	}
+	handle, err := s.handleFor(c.Context(), in.Handle, did)
 	if err != nil {
 		return nil, err
 	}
@@ -92,10 +97,19 @@ func (s *Server) createAccount(c *xrpc.Call) (any, error) {
 	if s.cfg.InviteRequired && in.InviteCode == "" {
 		return nil, refused("InvalidInviteCode", "an invite code is needed to register here")
 	}
-	ctx, now := c.Context(), s.clock.Now()
-	su, err := s.reserve(ctx, signupRequest{
-		Handle: handle, Password: in.Password, Email: in.Email, Invite: in.InviteCode, RecoveryKey: in.RecoveryKey,
-	}, now)
+	req := signupRequest{
+		Handle: handle, Password: in.Password, Email: in.Email, Invite: in.InviteCode, RecoveryKey: in.RecoveryKey, DID: did,
+	}
+	if did != "" {
+		return s.createWithDID(c, req)
+	}
+	return s.signUp(c.Context(), req)
+}
+
+// signUp makes an account whose first step anywhere is here.
+func (s *Server) signUp(ctx context.Context, req signupRequest) (any, error) {
+	now := s.clock.Now()
+	su, err := s.reserve(ctx, req, now)
 	if err != nil {
 		return nil, err
 	}
@@ -166,10 +180,10 @@ func (s *Server) getServiceAuth(c *xrpc.Call) (any, error) {
 		return nil, err
 	}
 	acc := a.Account
-	if err := acc.mustBeActive(); err != nil {
-		return nil, err
-	}
 	aud, lxm := c.Param("aud"), c.Param("lxm")
+	if err := acc.mustBeActive(); err != nil && (acc.Status != statusDeactivated || lxm != createAccountNSID) {
+		return nil, err // a deactivated account may still be let go to another host
+	}
 	did, _, _ := strings.Cut(aud, "#")
 	if _, err := syntax.ParseDID(did); err != nil {
 		return nil, invalid("aud %q is not a DID", aud)
@@ -212,24 +226,6 @@ func (s *Server) getServiceAuth(c *xrpc.Call) (any, error) {
 	return struct {
 		Token string `json:"token"`
 	}{tok}, nil
-}
-
-// resolveHandle answers for the handles of this server.
-func (s *Server) resolveHandle(c *xrpc.Call) (any, error) {
-	h, err := syntax.ParseHandle(c.Param("handle"))
-	if err != nil {
-		return nil, invalid("handle %q is malformed", c.Param("handle"))
-	}
-	acc, err := s.findAccount(c.Context(), h.Normalize().String())
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, refused("HandleNotFound", "no account here has the handle %s", h)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		DID syntax.DID `json:"did"`
-	}{acc.DID}, nil
 }
 
 func (s *Server) plainRoutes(m *xrpc.Mux) {

@@ -105,6 +105,8 @@ var accountTables = []string{
 	"account_limit",
 	"invite",
 	"invite_use",
+	"report",
+	"preference",
 	"signup",
 	"event",
 	"account",
@@ -143,6 +145,7 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 		for _, table := range accountTables {
 			batch.Queue(`delete from `+table+` where did = $1`, did)
 		}
+		batch.Queue(`delete from report where subject = $1`, did)
 		batch.Queue(`delete from second_factor where owner = $1`, did)
 		gone := &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)}
 		if err := queueEvents(&batch, now, gone); err != nil {

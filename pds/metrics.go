@@ -6,6 +6,7 @@ type metrics struct {
 	accounts prometheus.Counter
 	sessions prometheus.Counter
 	commits  prometheus.Counter
+	reports  prometheus.Counter
 	mails    *prometheus.CounterVec // by what they are about and what came of them
 }
 
@@ -17,10 +18,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		accounts: counter("accounts_created_total", "Accounts created."),
 		sessions: counter("sessions_created_total", "Sessions opened with a password."),
 		commits:  counter("commits_total", "Commits written to repositories."),
+		reports:  counter("reports_total", "Reports kept for the operators."),
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pds", Name: "mails_total", Help: "Mails, by what they are about and what came of them."},
 			[]string{"about", "outcome"}),
 	}
-	for _, c := range []prometheus.Collector{m.accounts, m.sessions, m.commits, m.mails} {
+	for _, c := range []prometheus.Collector{m.accounts, m.sessions, m.commits, m.reports, m.mails} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

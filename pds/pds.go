@@ -181,7 +181,7 @@ func (s *Server) sweep(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("drop old sessions: %w", err))
 	}
 	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.dropDevices(ctx, now), s.apps.Collect(ctx, now), s.pruneEvents(ctx, now))
-	errs = append(errs, s.dropImports(ctx, now), s.deleteDeparted(ctx, now), s.finishHandles(ctx, now), s.finishKeys(ctx, now))
+	errs = append(errs, s.dropReports(ctx, now), s.dropImports(ctx, now), s.deleteDeparted(ctx, now), s.finishHandles(ctx, now), s.finishKeys(ctx, now))
 	for {
 		n, err := s.collectBlobs(ctx, now)
 		errs = append(errs, err)
@@ -197,6 +197,7 @@ func (s *Server) routes(deps Deps) http.Handler {
 	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Metrics: deps.Registry, Away: pg.Away, Gate: s.gate})
 	s.serverRoutes(mux)
 	s.emailRoutes(mux)
+	s.moreRoutes(mux)
 	s.repoRoutes(mux)
 	s.statusRoutes(mux)
 	s.identityRoutes(mux)

@@ -194,6 +194,7 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 		p.SendQueryStatement(c.prepared.begin, nil, nil, nil)
 	}
 	if call != nil {
+		c.PgConn().Frontend().Send(call.message())
 		p.SendQueryStatement(c.prepared.write, call.values(), binary, binary)
 	}
 	if commit {

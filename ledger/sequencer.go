@@ -168,7 +168,8 @@ func (s *sequencer) buildAll(ctx context.Context, built chan<- *batch) error {
 			return nil // ctx ended or the writer failed
 		}
 		b.close()
-		built <- b // has room: the writer took the one before, or the right to conn would not be ours
+		built <- b        // has room: the writer took the one before, or the right to conn would not be ours
+		runtime.Gosched() // the writer first: it would wait until another processor looks here for work
 	}
 }
 

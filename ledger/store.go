@@ -50,6 +50,11 @@ type lockedConn struct {
 	prepared prepared
 }
 
+// planning is how the writer's connection plans: a plan is made once, perhaps while a table is empty, and must be right when it is long: by
+// its keys.
+const planning = `set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
+	set jit = off`
+
 // becomeWriter takes the session lock and a new term. From here on every older term's batch fails.
 func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (lockedConn, int64, error) {
 	held, err := s.pool.Acquire(ctx)
@@ -75,6 +80,9 @@ func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (locke
 	var term int64
 	if err := conn.QueryRow(ctx, `update head set term = term + 1 returning term`).Scan(&term); err != nil {
 		return fail(fmt.Errorf("take a term: %w", err))
+	}
+	if _, err := conn.Exec(ctx, planning); err != nil {
+		return fail(fmt.Errorf("set how the writer plans: %w", err))
 	}
 	statements, err := prepare(ctx, conn)
 	if err != nil {

@@ -1,8 +1,13 @@
 package ledger
 
 import (
+	"context"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -69,6 +74,73 @@ func TestGuardThatIsNotThereKeepsTheWholeBatchOut(t *testing.T) { // L3, L15
 	_, err = conn.write(t.Context(), w, false)
 	require.ErrorContains(t, err, "cap_guard")
 	require.Equal(t, int64(1), count(t, pool, "entry"))
+}
+
+// What a column alone must be stands in its type, and what it must be beside another one in the table.
+func TestTablesOfABatchRefuseWhatCannotBe(t *testing.T) { // L3, L15
+	t.Parallel()
+	pool := pgtest.Schema(t, Migrations())
+	_, err := pool.Exec(t.Context(), `
+		insert into entry (seq, kind, leaf, hash) values (0, 'mint', 'x', $1), (1, 'mint', repeat('x', 61440)::bytea, $1)`, make([]byte, 32))
+	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), `
+		insert into account (id, seq) values (decode(repeat('01', 16), 'hex'), 0);
+		insert into balance (account, book, credits, votes) select id, 'b', 5, 5 from account;
+		insert into cap_guard (book, epoch, cap) values ('b', 'e', 5);
+		insert into allocation_guard (book, epoch, issuer, allocation) values ('b', 'e', 'i', 5);
+		insert into opening (seq, sealed) values (0, repeat('x', 16384)::bytea), (1, null);
+		insert into node (idx, hash) values (0, decode(repeat('00', 96), 'hex'))`)
+	require.NoError(t, err)
+	const hash = `decode(repeat('00', 32), 'hex')`
+	for _, sql := range []string{
+		`insert into entry (seq, kind, leaf, hash) values (-1, 'mint', 'x', ` + hash + `)`,
+		`insert into entry (seq, kind, leaf, hash) values (2, 'mint', '', ` + hash + `)`,
+		`insert into entry (seq, kind, leaf, hash) values (2, 'mint', repeat('x', 61441)::bytea, ` + hash + `)`,
+		`insert into entry (seq, kind, leaf, hash) values (2, 'mint', 'x', '')`,
+		`insert into node (idx, hash) values (-1, ` + hash + `)`,
+		`insert into node (idx, hash) values (9, '')`,
+		`insert into node (idx, hash) values (9, 'x' || ` + hash + `)`,
+		`insert into opening (seq, sealed) values (2, repeat('x', 16385)::bytea)`,
+		`update balance set credits = credits - 6`,
+		`update balance set votes = votes - 6`,
+		`update balance set aside = aside - 1`,
+		`update cap_guard set issued = 6`,
+		`update cap_guard set issued = -1`,
+		`update cap_guard set cap = -1`,
+		`update allocation_guard set issued = 6`,
+		`update allocation_guard set issued = -1`,
+		`update allocation_guard set allocation = -1`,
+		`update head set size = -1`,
+		`insert into head (one, term, size, root) values (false, 0, 0, '')`,
+	} {
+		_, err := pool.Exec(t.Context(), sql)
+		var refused *pgconn.PgError
+		require.ErrorAs(t, err, &refused, sql)
+		require.Equal(t, "23514", refused.Code, sql) // check_violation, of a type or of a table
+	}
+	for _, sql := range []string{`insert into entry (seq, kind, leaf, hash) values (2, 'mint', null, ` + hash + `)`, `update balance set credits = null`} {
+		_, err := pool.Exec(t.Context(), sql)
+		var refused *pgconn.PgError
+		require.ErrorAs(t, err, &refused, sql)
+		require.Equal(t, "23502", refused.Code, sql)
+	}
+}
+
+// A plan of write_batch is kept, and may be made while a table is short and nobody has counted it.
+func TestWriterPlansByKeysWhileTablesAreShort(t *testing.T) {
+	t.Parallel()
+	st := &store{pool: pgtest.Schema(t, Migrations())}
+	conn, _, err := st.becomeWriter(t.Context(), time.Second)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	_, err = conn.Exec(t.Context(), `prepare move (text[], bytea) as update balance b set credits = b.credits + 1
+		from unnest($1) with ordinality as m (book, i) where b.account = substring($2 from m.i::integer for 16) and b.book = m.book`)
+	require.NoError(t, err)
+	rows, err := conn.Query(t.Context(), `explain (costs off) execute move (null, null)`) // one that is made anew knows that there is nothing to move
+	require.NoError(t, err)
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(plan, "\n"), "Index Scan using balance_pkey")
 }
 
 func count(t *testing.T, pool *pgxpool.Pool, table string) (n int64) {

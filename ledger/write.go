@@ -201,7 +201,13 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 		p.SendQueryStatement(c.prepared.commit, nil, nil, nil)
 		p.SendQueryStatement(c.prepared.head, nil, nil, binary)
 	}
-	if err := p.Sync(); err != nil {
+	p.SendPipelineSync()
+	// The bytes first. The pipeline's own flush sets an alarm against a server that does not read because it waits for us to: that wakes
+	// another processor before anything is sent, and what this server has to say before the sync fits in its buffer.
+	if err := c.PgConn().Frontend().Flush(); err != nil {
+		return h, fmt.Errorf("send the batch: %w", err)
+	}
+	if err := p.Flush(); err != nil {
 		return h, fmt.Errorf("send the batch: %w", err)
 	}
 	crash.Point("ledger/sequencer/after-send")

@@ -17,8 +17,6 @@ import (
 	"city-sync.org/citysync/ledger/tlog"
 )
 
-const signWithin = 10 * time.Second
-
 // ErrLogKeyMissing means that the signer has not the keys that the log names. Final until it has.
 var ErrLogKeyMissing = errors.New("LogKeyMissing: the signer has not the key that the log names")
 
@@ -121,8 +119,7 @@ func (s *signing) next() string {
 }
 
 func (s *signing) sign(c tlog.Checkpoint, nodes tlog.Nodes) (*Checkpoint, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), signWithin)
-	defer cancel()
+	ctx := context.Background() // a signer bounds its own work; an alarm more would be set for each batch
 	old, err := s.signer.Last(ctx)
 	if err != nil {
 		return nil, err

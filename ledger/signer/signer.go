@@ -36,7 +36,7 @@ type Request struct {
 	Proof      []tlog.Hash // that the checkpoint's tree continues that of Old leaves
 }
 
-// Signer signs what a log's key may sign.
+// Signer signs what a log's key may sign. It ends by itself: Local in this process, Remote after askTimeout.
 type Signer interface {
 	// Keys are the verifier keys that it has, the one in use first, the next one after it.
 	Keys() []string

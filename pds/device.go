@@ -180,6 +180,16 @@ func endOthers(ctx context.Context, tx pgx.Tx, did syntax.DID, keep string) erro
 	return nil
 }
 
+// endApps takes every app's way in: what was allowed on the consent page, and the passwords made for apps.
+func endApps(ctx context.Context, tx pgx.Tx, did syntax.DID) error {
+	for _, table := range []string{"app_password", "oauth_request", "oauth_session"} {
+		if _, err := tx.Exec(ctx, `delete from `+table+` where did = $1`, did); err != nil {
+			return fmt.Errorf("end what is open in %s: %w", table, err)
+		}
+	}
+	return nil
+}
+
 // dropDevices forgets browsers that have been signed out by time.
 func (s *Server) dropDevices(ctx context.Context, now time.Time) error {
 	const drop = `delete from device where seen <= $1 or created <= $2`

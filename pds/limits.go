@@ -1,6 +1,7 @@
 package pds
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -231,9 +232,14 @@ func (s *Server) gate(w http.ResponseWriter, r *http.Request) error {
 
 // limitAccount takes points of a limit by account.
 func (s *Server) limitAccount(c *xrpc.Call, name limitName, did syntax.DID, cost int) error {
-	rates, err := s.limits.own.of(c.Context(), s.pool, did, name, s.limits)
+	return s.limitOwner(c.Context(), c.W.Header(), name, did, cost)
+}
+
+// limitOwner is limitAccount where no method was called; h may be nil.
+func (s *Server) limitOwner(ctx context.Context, h http.Header, name limitName, did syntax.DID, cost int) error {
+	rates, err := s.limits.own.of(ctx, s.pool, did, name, s.limits)
 	if err != nil {
 		return err
 	}
-	return s.limits.take(c.W.Header(), name, did.String(), rates, cost)
+	return s.limits.take(h, name, did.String(), rates, cost)
 }

@@ -20,6 +20,8 @@ const (
 	pageTime      = 30 * time.Second
 	accountPath   = "/account"
 	signInPath    = "/account/sign-in"
+	forgottenPath = "/account/forgotten"
+	resetPath     = "/account/reset"
 	authorizePath = "/oauth/authorize"
 )
 
@@ -37,20 +39,33 @@ type visit struct {
 func (s *Server) pageRoutes(m *xrpc.Mux) {
 	mux := http.NewServeMux()
 	page := func(pattern string, fn func(*visit) error) { mux.Handle(pattern, s.page(fn)) }
+	// form is a page of an account with a form that leads back to it.
+	form := func(name string, show, take func(*visit, signIn) error) {
+		page("GET /account/{did}/"+name, s.mine(show))
+		page("POST /account/{did}/"+name, s.mine(take))
+	}
 	page("GET /account", s.accountsPage)
 	page("GET "+signInPath, s.signInPage)
 	page("POST "+signInPath, s.signInForm)
 	page("POST "+signInPath+"/code", s.codeForm)
-	page("GET /account/{did}", s.mine(s.accountPage))
-	page("POST /account/{did}/sign-out", s.mine(s.signOutForm))
-	page("GET /account/{did}/devices", s.mine(s.devicesPage))
-	page("POST /account/{did}/devices", s.mine(s.devicesForm))
-	page("GET /account/{did}/password", s.mine(s.passwordPage))
-	page("POST /account/{did}/password", s.mine(s.passwordForm))
-	page("GET /account/{did}/two-step", s.mine(s.twoStepPage))
-	page("POST /account/{did}/two-step", s.mine(s.twoStepForm))
+	page("GET "+forgottenPath, s.forgottenPage)
+	page("POST "+forgottenPath, s.forgottenForm)
+	page("GET "+resetPath, s.resetPage)
+	page("POST "+resetPath, s.resetForm)
 	page("GET "+authorizePath, s.authorizePage)
 	page("POST "+authorizePath, s.authorizeForm)
+	page("GET /account/{did}", s.mine(s.accountPage))
+	page("POST /account/{did}/sign-out", s.mine(s.signOutForm))
+	form("apps", s.appsPage, s.appsForm)
+	form("app-passwords", s.appPasswordsPage, s.appPasswordsForm)
+	form("devices", s.devicesPage, s.devicesForm)
+	form("password", s.passwordPage, s.passwordForm)
+	form("two-step", s.twoStepPage, s.twoStepForm)
+	form("email", s.emailPage, s.emailForm)
+	page("GET /account/{did}/data", s.mine(s.dataPage))
+	page("GET /account/{did}/data/repo.car", s.mine(s.dataRepo))
+	page("GET /account/{did}/data/blob/{cid}", s.mine(s.dataBlob))
+	form("close", s.closePage, s.closeForm)
 	page("/", func(v *visit) error { return v.fail(http.StatusNotFound, "notFound") })
 
 	guarded := s.ownOrigin(mux)

@@ -37,7 +37,7 @@ func (d *device) who(but string) []pages.Who {
 
 func (s *Server) accountPage(v *visit, in signIn) error {
 	page := pages.Account{Who: in.who(), Status: in.Status, Others: v.device.who(in.DID.String())}
-	for _, key := range []string{"devices", "password", "two-step"} {
+	for _, key := range []string{"apps", "app-passwords", "devices", "password", "two-step", "email", "data", "close"} {
 		page.Menu = append(page.Menu, pages.Item{Key: key, Path: in.path() + "/" + key})
 	}
 	return v.show(http.StatusOK, "", page)
@@ -98,6 +98,11 @@ func (s *Server) passwordForm(v *visit, in signIn) error {
 	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `update account set password = $2 where did = $1`, in.DID, hash); err != nil {
 			return fmt.Errorf("set password of %s: %w", in.DID, err)
+		}
+		if form.Get("apps") == "1" {
+			if err := endApps(ctx, tx, in.DID); err != nil {
+				return err
+			}
 		}
 		return endOthers(ctx, tx, in.DID, in.ID)
 	})

@@ -72,7 +72,7 @@ func (v *visit) signInFor(hint string) error {
 }
 
 func (s *Server) chooseFor(v *visit, p *oauth.Pending) pages.Choose {
-	page := pages.Choose{Host: clientOf(p).Host, Another: v.another()}
+	page := pages.Choose{Host: clientOf(p.Client).Host, Another: v.another()}
 	for _, who := range v.device.who("") {
 		u := *v.r.URL
 		who.Path = withQuery(&u, "as", who.DID)
@@ -86,18 +86,18 @@ func (v *visit) another() string {
 }
 
 // clientOf is who asks, as far as it is sure: the host at which the application's metadata stands, or nobody that is known.
-func clientOf(p *oauth.Pending) pages.Client {
-	u, err := url.Parse(p.Client.ID)
+func clientOf(c oauth.ClientInfo) pages.Client {
+	u, err := url.Parse(c.ID)
 	if err != nil || u.Scheme == "http" && u.Host == "localhost" && (u.Path == "" || u.Path == "/") {
-		return pages.Client{Loopback: true, Back: p.RedirectHost()}
+		return pages.Client{Loopback: true}
 	}
-	return pages.Client{Host: u.Host, Name: p.Client.Name, Trusted: p.Client.Trusted, Back: p.RedirectHost()}
+	return pages.Client{Host: u.Host, Name: c.Name, Trusted: c.Trusted}
 }
 
 func (s *Server) showConsent(v *visit, p *oauth.Pending, in signIn) error {
 	q := v.r.URL.Query()
 	page := pages.Consent{
-		Client: clientOf(p), ClientID: q.Get("client_id"), RequestURI: q.Get("request_uri"),
+		Client: clientOf(p.Client), Back: p.RedirectHost(), ClientID: q.Get("client_id"), RequestURI: q.Get("request_uri"),
 		Who: in.who(), Asks: pages.Asks(v.lang, p.Scope), Another: v.another(),
 	}
 	return s.pages.Render(v.w, pages.Answer{

@@ -374,7 +374,9 @@ func TestAppCallsTheServicesItWasGrantedOnly(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	u := b.account("user")
-	o := b.service(func(w http.ResponseWriter, _ *http.Request, caller syntax.DID) { _ = json.NewEncoder(w).Encode(m{"caller": caller}) })
+	o := b.service(func(w http.ResponseWriter, _ *http.Request, caller syntax.DID) {
+		_ = json.NewEncoder(w).Encode(m{"caller": caller})
+	})
 	a := &app{user: u, actor: u.DID}
 	b.letIn(map[string]*app{"tok": a})
 	call := func(granted string) answer {

@@ -97,6 +97,18 @@ func (l layout) Day(t time.Time) string {
 	return fmt.Sprintf("%d %s %d", t.Day(), month, t.Year())
 }
 
+// Size gives a number of bytes as people read it.
+func (l layout) Size(n int64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%d B", n)
+	case n < 1_000_000:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	default:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+}
+
 // Render writes one page.
 func (p *Pages) Render(w http.ResponseWriter, a Answer) error {
 	t, ok := p.tpl[a.View.view()]

@@ -25,6 +25,7 @@ type SignIn struct {
 // Consent asks whether an application may act for an account.
 type Consent struct {
 	Client     Client
+	Back       string // host, or scheme of an app, to which the reader goes back
 	ClientID   string
 	RequestURI string
 	Who        Who
@@ -36,8 +37,7 @@ type Consent struct {
 // Client is the application that asks. Host is sure; Name is what it calls itself.
 type Client struct {
 	Host, Name string
-	Back       string // host, or scheme of an app, to which the reader goes back
-	Loopback   bool
+	Loopback   bool // a program on this computer, which has no host
 	Trusted    bool
 }
 
@@ -102,14 +102,88 @@ type Device struct {
 // NewPassword asks for a new password.
 type NewPassword struct{ Who Who }
 
-func (Failure) view() string     { return "error" }
-func (SignIn) view() string      { return "signin" }
-func (Consent) view() string     { return "consent" }
-func (Choose) view() string      { return "choose" }
-func (AppRequest) view() string  { return "apprequest" }
-func (SignInCode) view() string  { return "signincode" }
-func (TwoStep) view() string     { return "twostep" }
-func (Accounts) view() string    { return "accounts" }
-func (Account) view() string     { return "account" }
-func (Devices) view() string     { return "devices" }
-func (NewPassword) view() string { return "newpassword" }
+// Apps lists the applications that may act for an account.
+type Apps struct {
+	Who  Who
+	Apps []App
+}
+
+// App is one of them.
+type App struct {
+	ID            string
+	Client        Client
+	By            string // who allowed it, where it was not the account itself
+	Device        string // the browser in which that was
+	Created, Used time.Time
+	Asks          []Ask
+}
+
+// AppPasswords lists an account's app passwords.
+type AppPasswords struct {
+	Who  Who
+	List []AppPassword
+	Name string // as it was typed
+	Made string // the new one, shown this once
+}
+
+// AppPassword is one of them.
+type AppPassword struct {
+	Name       string
+	Privileged bool
+	Created    time.Time
+}
+
+// Email is the page of an account's address.
+type Email struct {
+	Who       Who
+	Address   string // empty where there is none
+	Confirmed bool
+	Mail      bool   // this server sends mail
+	Wanted    string // as it was typed
+}
+
+// Forgotten asks for the address to which a code for a new password goes.
+type Forgotten struct{ Address string }
+
+// Reset takes that code and the new password.
+type Reset struct{}
+
+// Data hands an account its records and files.
+type Data struct {
+	Who   Who
+	Blobs []Blob
+	More  string
+}
+
+// Blob is a file of an account.
+type Blob struct {
+	CID, Mime, Path string
+	Bytes           int64
+}
+
+// Close is the way out of an account.
+type Close struct {
+	Who    Who
+	Status string
+	Mailed bool // a code goes to its address before it is deleted
+	Factor bool // or a code of its second step is asked for
+}
+
+func (Apps) view() string         { return "apps" }
+func (AppPasswords) view() string { return "apppasswords" }
+func (Email) view() string        { return "email" }
+func (Forgotten) view() string    { return "forgotten" }
+func (Reset) view() string        { return "reset" }
+func (Data) view() string         { return "data" }
+func (Close) view() string        { return "close" }
+func (Failure) view() string      { return "error" }
+func (SignIn) view() string       { return "signin" }
+func (Consent) view() string      { return "consent" }
+func (Choose) view() string       { return "choose" }
+func (AppRequest) view() string   { return "apprequest" }
+func (SignInCode) view() string   { return "signincode" }
+func (TwoStep) view() string      { return "twostep" }
+func (Accounts) view() string     { return "accounts" }
+func (Account) view() string      { return "account" }
+func (Devices) view() string      { return "devices" }
+func (NewPassword) view() string  { return "newpassword" }

@@ -154,6 +154,8 @@ func pdsCommand(s streams) *cli.Command {
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
 			stringFlag("appview", "", "`DID#SERVICE` that gets the methods not served here when the client names none (default: they are refused)"),
 			stringFlag("appview-url", "", "`URL` of that service (default: its DID document says)"),
+			stringFlag("trusted-clients", "", "`IDS` of the OAuth apps whose name is shown to people as it is, by comma; of any other only its address is sure"),
+			boolFlag("transition-scopes", "let apps ask for the OAuth scopes from before permissions were granular, which allow nearly everything"),
 			secretsFlag(fileAdmin, fileMaster, fileSessions, fileRotation),
 		),
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -179,7 +181,7 @@ func pdsCommand(s streams) *cli.Command {
 			cfg := pds.Config{
 				PublicURL: a.public, ServiceDID: did, HandleDomains: list(c.String("handle-domains")), InviteRequired: !c.Bool("open-registration"),
 				AllowLoopback: c.Bool("allow-loopback"), AppView: c.String("appview"), AppViewURL: c.String("appview-url"),
-				Relays: list(c.String("relays")),
+				Relays: list(c.String("relays")), TrustedClients: list(c.String("trusted-clients")), TransitionScopes: c.Bool("transition-scopes"),
 			}
 			if err := pdsLimits(c, &cfg); err != nil {
 				return err

@@ -127,6 +127,9 @@ func (a *App) Do(token string, req *http.Request) (status int, out map[string]an
 	return status, out
 }
 
+// Nonce is the last that the server gave.
+func (a *App) Nonce() string { return a.nonce }
+
 func (a *App) post(path string, f url.Values) (status int, out map[string]any) {
 	a.T.Helper()
 	f.Set("client_id", a.ID)

@@ -48,8 +48,8 @@ fmt: go ## format what people wrote
 gen: go ## generate the Go types of the schemas
 	go run ./lexicons/gen
 
-bench: go postgres ## one table: what the parts do in a second, each beside a peer or a limit of the same run
-	@go run ./internal/e2e/bench
+bench: go postgres ## one table: what the parts do in a second, each beside a peer or a limit of the same run (ARGS=pds: the PDS alone)
+	@go run ./internal/e2e/bench $(ARGS)
 
 bench-go: go postgres ## Go benchmarks of the packages that have some
 	@grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u | xargs go test -run '^$$' -bench . -benchmem

@@ -64,13 +64,32 @@ func (a *arrivals) wait(ctx context.Context, commit string) (time.Time, error) {
 	}
 }
 
-// latency measures from the answer to a write until a reader of the firehose holds its frame. A frame may come before the answer: the
-// figure is negative then. Beside it stands the write itself, from request to answer.
-func (b *bench) latency(ctx context.Context, s *server) (err error) {
+// latency measures our own frames beside the writes that caused them.
+func (b *bench) latency(ctx context.Context, s *server) error {
+	for range rounds {
+		frames, writes, err := b.frames(ctx, s.host)
+		if err != nil {
+			return err
+		}
+		for _, q := range quantiles {
+			b.add("write answered to frame received, "+q.name, "ms", quantile(frames, q.q), "the write itself, ms", quantile(writes, q.q))
+		}
+	}
+	return nil
+}
+
+var quantiles = []struct {
+	name string
+	q    float64
+}{{"p50", 0.50}, {"p99", 0.99}}
+
+// frames measures from the answer to a write until a reader of the firehose holds its frame, in milliseconds. A frame may come before the
+// answer: the figure is negative then. Beside it stands the write itself, from request to answer.
+func (b *bench) frames(ctx context.Context, h *host) (frames, writes []float64, err error) {
 	a := &arrivals{at: map[string]time.Time{}, moved: make(chan struct{}, 1), connected: make(chan struct{})}
-	client, err := firehose.NewClient(firehose.ClientConfig{Host: s.url, Cursor: firehose.NoCursor, HTTP: b.http, Log: b.log}, a)
+	client, err := firehose.NewClient(firehose.ClientConfig{Host: h.url, Cursor: firehose.NoCursor, HTTP: b.http, Log: b.log}, a)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	reading, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
@@ -82,34 +101,25 @@ func (b *bench) latency(ctx context.Context, s *server) (err error) {
 	select {
 	case <-a.connected:
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, nil, ctx.Err()
 	}
-	for range rounds {
-		var frames, writes []float64
-		for i := range latencyWrites {
-			sent := time.Now()
-			commit, err := s.users[i%len(s.users)].write(ctx)
-			if err != nil {
-				return err
-			}
-			answered := time.Now()
-			waiting, stop := context.WithTimeout(ctx, frameLimit)
-			came, err := a.wait(waiting, commit)
-			stop()
-			if err != nil {
-				return err
-			}
-			frames = append(frames, milliseconds(came.Sub(answered)))
-			writes = append(writes, milliseconds(answered.Sub(sent)))
+	for i := range latencyWrites {
+		sent := time.Now()
+		commit, err := h.users[i%len(h.users)].write(ctx)
+		if err != nil {
+			return nil, nil, err
 		}
-		for _, q := range []struct {
-			name string
-			q    float64
-		}{{"p50", 0.50}, {"p99", 0.99}} {
-			b.add("write answered to frame received, "+q.name, "ms", quantile(frames, q.q), "the write itself, ms", quantile(writes, q.q))
+		answered := time.Now()
+		waiting, stop := context.WithTimeout(ctx, frameLimit)
+		came, err := a.wait(waiting, commit)
+		stop()
+		if err != nil {
+			return nil, nil, err
 		}
+		frames = append(frames, milliseconds(came.Sub(answered)))
+		writes = append(writes, milliseconds(answered.Sub(sent)))
 	}
-	return nil
+	return frames, writes, nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

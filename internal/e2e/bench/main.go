@@ -36,7 +36,15 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stdout, os.Stderr); err != nil {
+	word := ""
+	if len(os.Args) > 1 {
+		word = os.Args[1]
+	}
+	work := func() error { return run(ctx, word, os.Stdout, os.Stderr) }
+	if word == hostWord {
+		work = func() error { return serveHost(ctx, os.Stdin, os.Stdout) }
+	}
+	if err := work(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // stop was called
@@ -50,9 +58,16 @@ type bench struct {
 	log  *slog.Logger
 	http *http.Client
 	rows []row
+	note string // what has to be said below the table
 }
 
-func run(ctx context.Context, out, errs io.Writer) (err error) {
+// pdsWord measures the PDS alone.
+const pdsWord = "pds"
+
+func run(ctx context.Context, word string, out, errs io.Writer) (err error) {
+	if word != "" && word != pdsWord {
+		return fmt.Errorf("there is no part %q: %s, or nothing for all", word, pdsWord)
+	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "citysync-bench-")
@@ -67,9 +82,11 @@ func run(ctx context.Context, out, errs io.Writer) (err error) {
 		dir: dir, log: slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: slog.LevelError})),
 		http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}},
 	}
-	ledger, err := b.buildLedger(ctx) // before anything is measured
-	if err != nil {
-		return err
+	ledger := ""
+	if word == "" { // before anything is measured
+		if ledger, err = b.buildLedger(ctx); err != nil {
+			return err
+		}
 	}
 	if b.dev, err = pgdev.Start(ctx, pgdev.Config{DataDir: filepath.Join(dir, "database"), Log: b.log}); err != nil {
 		return err
@@ -80,32 +97,44 @@ func run(ctx context.Context, out, errs io.Writer) (err error) {
 		return err
 	}
 	began := time.Now()
-	if err := b.network(ctx); err != nil {
+	if err := b.network(ctx, word == ""); err != nil {
 		return err
 	}
-	if err := b.ledger(ctx, ledger, errs); err != nil {
-		return fmt.Errorf("ledger: %w", err)
-	}
-	if err := b.tpcb(ctx); err != nil {
-		return fmt.Errorf("pgbench: %w", err)
+	if word == "" {
+		if err := b.ledger(ctx, ledger, errs); err != nil {
+			return fmt.Errorf("ledger: %w", err)
+		}
+		if err := b.tpcb(ctx); err != nil {
+			return fmt.Errorf("pgbench: %w", err)
+		}
 	}
 	fmt.Fprintln(out, machine)
 	fmt.Fprintf(out, "medians of %d rounds; %.0f s in all\n\n", rounds, time.Since(began).Seconds())
-	return printTable(out, b.rows)
+	if err := printTable(out, b.rows); err != nil || b.note == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "\n%s\n", b.note)
+	return err
 }
 
-// network measures what needs a PDS.
-func (b *bench) network(ctx context.Context) (err error) {
+// network measures what needs a PDS: the PDS itself, and who reads it.
+func (b *bench) network(ctx context.Context, readers bool) (err error) {
 	s, err := b.startPDS(ctx)
 	if err != nil {
 		return fmt.Errorf("pds: %w", err)
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
+	defer func() { err = errors.Join(err, s.end()) }()
 	if err := b.writes(ctx, s); err != nil {
 		return fmt.Errorf("writes: %w", err)
 	}
 	if err := b.latency(ctx, s); err != nil {
 		return fmt.Errorf("latency: %w", err)
+	}
+	if err := b.reference(ctx, s); err != nil {
+		return fmt.Errorf("beside the reference: %w", err)
+	}
+	if !readers {
+		return nil
 	}
 	if err := b.consumer(ctx, s); err != nil {
 		return fmt.Errorf("consumer: %w", err)

@@ -8,33 +8,27 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"city-sync.org/citysync/internal/clock"
 	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/identity/plcdev"
-	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/pg/pgdev"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/lexicons"
-	"city-sync.org/citysync/pds"
 )
 
 // writers is how many clients write at once, each into its own repository.
 const writers = 8
 
-// server is a PDS on loopback with accounts that write.
+// server is our PDS with the PLC directory beside it, on loopback.
 type server struct {
-	url     string
+	*host
+	plcURL  string
 	dir     *identity.Directory
-	pool    *pgxpool.Pool
-	users   []*user
-	cancel  context.CancelFunc
-	done    chan error
 	servers []*http.Server
 }
 
@@ -44,71 +38,33 @@ type user struct {
 }
 
 func (b *bench) startPDS(ctx context.Context) (_ *server, err error) {
-	s := &server{done: make(chan error, 1)}
+	s := &server{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.stop())
+			err = errors.Join(err, s.end())
 		}
 	}()
 	plc, err := plcdev.New(filepath.Join(b.dir, "plc.jsonl"), clock.System())
 	if err != nil {
 		return nil, err
 	}
-	plcURL, servePLC, err := listen(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.servers = append(s.servers, servePLC(plc.Handler()))
 	var serve func(http.Handler) *http.Server
-	if s.url, serve, err = listen(ctx); err != nil {
+	if s.plcURL, serve, err = listen(ctx); err != nil {
 		return nil, err
 	}
-	if s.pool, err = b.open(ctx, "pds"); err != nil {
-		return nil, err
-	}
-	if err := pg.Migrate(ctx, s.pool, "pds", pds.Migrations()); err != nil {
-		return nil, err
-	}
-	rotation, err := atcrypto.GeneratePrivateKeyK256()
-	if err != nil {
-		return nil, err
-	}
-	s.dir = identity.NewDirectory(identity.Config{PLCURL: plcURL, HTTP: b.http, Clock: clock.System()})
-	p, err := pds.New(pds.Config{
-		PublicURL: s.url, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{".test"}, AllowLoopback: true,
-		LimitFactor: 1_000_000, // what is measured is the work, not the limits
-	}, pds.Deps{
-		Pool: s.pool, PLC: identity.NewPLC(plcURL, b.http), Directory: s.dir, HTTP: b.http, Clock: clock.System(), Log: b.log, Registry: prometheus.NewRegistry(),
-		AdminPassword: rand.Text(), MasterKey: random(32), RotationKey: rotation, JWTSecret: random(32), BlobDir: filepath.Join(b.dir, "blobs"),
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.servers = append(s.servers, serve(p.Handler()))
-	running, cancel := context.WithCancel(ctx)
-	s.cancel = cancel
-	go func() { s.done <- p.Run(running) }()
-	for i := range writers {
-		u, err := b.signUp(ctx, s.url, fmt.Sprintf("writer%d.test", i))
-		if err != nil {
-			return nil, err
-		}
-		s.users = append(s.users, u)
-	}
-	return s, nil
+	s.servers = append(s.servers, serve(plc.Handler()))
+	s.dir = identity.NewDirectory(identity.Config{PLCURL: s.plcURL, HTTP: b.http, Clock: clock.System()})
+	s.host, err = b.startHost(ctx, b.dev.DSN(pgdev.Database), s.plcURL)
+	return s, err
 }
 
-func (s *server) stop() error {
+func (s *server) end() error {
 	var errs []error
-	if s.cancel != nil {
-		s.cancel()
-		errs = append(errs, <-s.done)
+	if s.host != nil {
+		errs = append(errs, s.stop())
 	}
 	for _, h := range s.servers {
 		errs = append(errs, h.Close())
-	}
-	if s.pool != nil {
-		s.pool.Close()
 	}
 	return errors.Join(errs...)
 }
@@ -138,7 +94,7 @@ func (b *bench) signUp(ctx context.Context, url, handle string) (*user, error) {
 		Access string     `json:"accessJwt"`
 	}
 	c := &xrpc.Client{Base: url, HTTP: b.http}
-	in := map[string]any{"handle": handle, "password": rand.Text()}
+	in := map[string]any{"handle": handle, "password": rand.Text(), "email": handle + "@example.com"} // the reference asks for an address
 	if err := c.Procedure(ctx, "com.atproto.server.createAccount", in, &out); err != nil {
 		return nil, err
 	}
@@ -154,15 +110,34 @@ func (u *user) write(ctx context.Context) (commit string, err error) {
 		} `json:"commit"`
 	}
 	err = u.client.Procedure(ctx, "com.atproto.repo.createRecord", map[string]any{
-		"repo": u.did, "collection": lexicons.WorkTask, "record": map[string]any{
-			"$type": lexicons.WorkTask, "title": "Digital-skills drop-in", "summary": "Tuesday afternoons at the main branch.",
-			"entry": map[string]any{"uri": "at://did:plc:w4xbfzo7kqfes5zb7r6qv3rw/org.city-sync.catalog.entry/3mcx5l2w5ss2a",
-				"cid": "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"},
-			"epoch": "e2027-01", "book": "std", "creditsPerCompletion": 24,
-			"shifts": []any{map[string]any{"id": "s1", "startsAt": "2027-01-12T22:00:00Z", "endsAt": "2027-01-13T00:00:00Z", "slots": 10}},
-		},
+		"repo": u.did, "collection": lexicons.WorkTask, "record": task(),
 	}, &out)
 	return out.Commit.CID, err
+}
+
+var tasks atomic.Int64
+
+// task is a record of ordinary length, which our schemas know, and like no other.
+func task() map[string]any {
+	return map[string]any{
+		"$type": lexicons.WorkTask, "title": fmt.Sprintf("Digital-skills drop-in %d", tasks.Add(1)), "summary": "Tuesday afternoons at the main branch.",
+		"entry": map[string]any{"uri": "at://did:plc:w4xbfzo7kqfes5zb7r6qv3rw/org.city-sync.catalog.entry/3mcx5l2w5ss2a",
+			"cid": "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"},
+		"epoch": "e2027-01", "book": "std", "creditsPerCompletion": 24,
+		"shifts": []any{map[string]any{"id": "s1", "startsAt": "2027-01-12T22:00:00Z", "endsAt": "2027-01-13T00:00:00Z", "slots": 10}},
+	}
+}
+
+// warm lets connections, caches and plans come about.
+func (h *host) warm(ctx context.Context) error {
+	for _, u := range h.users {
+		for range 20 {
+			if _, err := u.write(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // writes measures repository writes over HTTP beside what the same database commits at most.
@@ -175,12 +150,8 @@ func (b *bench) writes(ctx context.Context, s *server) error {
 	if _, err := pool.Exec(ctx, `create table one_row (n bigint)`); err != nil {
 		return err
 	}
-	for _, u := range s.users { // connections, caches and plans
-		for range 20 {
-			if _, err := u.write(ctx); err != nil {
-				return err
-			}
-		}
+	if err := s.warm(ctx); err != nil {
+		return err
 	}
 	for range rounds {
 		for _, clients := range []int{1, writers} {

@@ -10,6 +10,33 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { randomBytes } from 'node:crypto'
 import { PDS, envToCfg, envToSecrets } from '@atproto/pds'
+import Database from 'better-sqlite3'
+
+// What stands here under that name is libsql, which comes compiled. It gives blobs as ArrayBuffers where better-sqlite3 gives Buffers, and
+// with a write-ahead log it waits for the disk at every commit where better-sqlite3 is compiled not to. Both are put right.
+const { prepare } = Database.prototype
+const opened = new WeakSet()
+Database.prototype.prepare = function (sql) {
+  if (!opened.has(this)) {
+    opened.add(this)
+    this.exec('pragma synchronous = normal')
+  }
+  return prepare.call(this, sql)
+}
+const statement = Object.getPrototypeOf(new Database(':memory:').prepare('select 1'))
+const { iterate } = statement
+statement.iterate = function (...parameters) {
+  const rows = iterate.apply(this, parameters)
+  const { next } = rows
+  rows.next = function () {
+    const row = next.call(this)
+    for (const name in row.value) {
+      if (row.value[name] instanceof ArrayBuffer) row.value[name] = Buffer.from(row.value[name])
+    }
+    return row
+  }
+  return rows
+}
 
 const [plc] = process.argv.slice(2)
 const dir = await mkdtemp(path.join(tmpdir(), 'reference-pds-'))

@@ -74,7 +74,7 @@ func (s *Server) reserve(ctx context.Context, req signupRequest, now time.Time) 
 			values (@handle, @did, @operation, @password, @email, @invite, @key, @now)`
 		_, err := tx.Exec(ctx, insert, pgx.NamedArgs{
 			"handle": su.Handle, "did": su.DID, "operation": op, "password": su.Password,
-			"email": su.Email, "invite": orNull(strings.ToLower(strings.TrimSpace(req.Invite))), "key": su.SigningKey, "now": now,
+			"email": su.Email, "invite": orNull(req.Invite), "key": su.SigningKey, "now": now,
 		})
 		if err != nil {
 			return takenError(err)
@@ -275,19 +275,20 @@ func (s *Server) activate(ctx context.Context, su *signup, now time.Time) error 
 		return err
 	}
 	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		const note = `
-			insert into invite_use (did, code, at)
-			select did, invite, $3 from signup where handle = $1 and did = $2 and invite in (select code from invite)`
-		if _, err := tx.Exec(ctx, note, su.Handle, su.DID, now); err != nil {
-			return err
+		const leave = `delete from signup where handle = $1 and did = $2 returning invite`
+		var invite *string
+		err := tx.QueryRow(ctx, leave, su.Handle, su.DID).Scan(&invite)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return errHandleTaken() // the same creation ended in another request
 		}
-		const leave = `delete from signup where handle = $1 and did = $2`
-		tag, err := tx.Exec(ctx, leave, su.Handle, su.DID)
 		if err != nil {
 			return err
 		}
-		if tag.RowsAffected() == 0 {
-			return errHandleTaken() // the same creation ended in another request
+		if invite != nil {
+			const note = `insert into invite_use (did, code, at) select $1, code, $3 from invite where code = $2`
+			if _, err := tx.Exec(ctx, note, su.DID, *invite, now); err != nil {
+				return err
+			}
 		}
 		if err := su.enter(ctx, tx, statusActive, now); err != nil {
 			return err

@@ -48,7 +48,6 @@ func useInvite(ctx context.Context, tx pgx.Tx, code string) error {
 	const use = `
 		update invite set used = used + 1 where code = $1 and used < uses and not disabled
 		and (did is null or exists (select from account a where a.did = invite.did and a.status = 'active'))`
-	code = strings.ToLower(strings.TrimSpace(code))
 	if !storable(code) {
 		return errInvite()
 	}

@@ -178,7 +178,7 @@ func TestCallsThatAreNotCarried(t *testing.T) {
 		"endpoint with path":  {u, withPath, "GET", carried, 400, "InvalidRequest"},
 		"ourselves by DID":    {u, b.cfg.ServiceDID.String() + "#atproto_pds", "GET", carried, 400, "InvalidRequest"},
 		"ourselves by URL":    {u, hosted, "GET", carried, 400, "InvalidRequest"},
-		"protected":           {u, o.name, "POST", "com.atproto.server.getAccountInviteCodes", 400, "InvalidToken"},
+		"protected":           {u, o.name, "POST", "com.atproto.server.GETACCOUNTINVITECODES", 400, "InvalidToken"},
 		"protected, in caps":  {u, o.name, "POST", "com.atproto.identity.SIGNPLCOPERATION", 400, "InvalidToken"},
 		"another verb":        {u, o.name, "DELETE", carried, 405, "InvalidRequest"},
 		"nobody":              {&user{bed: b}, o.name, "GET", carried, 401, "AuthMissing"},

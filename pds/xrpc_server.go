@@ -64,6 +64,7 @@ func (s *Server) createAccount(c *xrpc.Call) (any, error) {
 	if err := c.Body(&in); err != nil {
 		return nil, err
 	}
+	in.InviteCode = strings.ToLower(strings.TrimSpace(in.InviteCode)) // as it is typed from paper
 	if err := s.limitAddress(c.W.Header(), s.ip(c.R), limitCreateAccount, ""); err != nil {
 		return nil, err
 	}

@@ -291,11 +291,26 @@ func (u *user) head() (commit, rev string) {
 
 func (u *user) upload(mime string, data []byte) answer {
 	u.t.Helper()
+	return u.do(u.uploadRequest(mime, data))
+}
+
+// uploadAsIs asks that nothing be taken out.
+func (u *user) uploadAsIs(mime string, data []byte) answer {
+	u.t.Helper()
+	req := u.uploadRequest(mime, data)
+	req.Header.Set(keepMetadata, "true")
+	return u.do(req)
+}
+
+func (u *user) uploadRequest(mime string, data []byte) *http.Request {
+	u.t.Helper()
 	req, err := http.NewRequest(http.MethodPost, u.url+"/xrpc/com.atproto.repo.uploadBlob", bytes.NewReader(data))
 	require.NoError(u.t, err)
 	req.Header.Set("Content-Type", mime)
-	req.Header.Set("Authorization", "Bearer "+u.Access)
-	return u.do(req)
+	if u.Access != "" {
+		req.Header.Set("Authorization", "Bearer "+u.Access)
+	}
+	return req
 }
 
 const someCID = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"

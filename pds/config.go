@@ -43,6 +43,7 @@ type Config struct {
 
 	Version        string        // answered by _health; "dev"
 	MaxBlob        int64         // bytes; 5 MB
+	BlobQuota      int64         // bytes of all blobs of one account, where none is set for it; 1 GiB
 	BlobGrace      time.Duration // how long an unreferenced blob is kept; 24 h
 	EventWindow    time.Duration // how long events can be replayed; 72 h
 	SignupWindow   time.Duration // how long a half-made account can be taken up again; 24 h
@@ -87,6 +88,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxImport == 0 {
 		c.MaxImport = 1 << 30
+	}
+	if c.BlobQuota == 0 {
+		c.BlobQuota = 1 << 30
 	}
 	def(&c.BlobGrace, 24*time.Hour)
 	def(&c.EventWindow, 72*time.Hour)
@@ -137,6 +141,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxImport < 1 {
 		return fmt.Errorf("import limit %d is no size", c.MaxImport)
+	}
+	if c.BlobQuota < 1 {
+		return fmt.Errorf("blob quota %d is no size", c.BlobQuota)
 	}
 	if c.MaxBlob < 1 {
 		return fmt.Errorf("blob limit %d is no size", c.MaxBlob)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
@@ -92,6 +91,7 @@ var accountTables = []string{
 	"handle_change",
 	"key_change",
 	"blob",
+	"blob_use",
 	"record",
 	"block",
 	"repo",
@@ -121,7 +121,7 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 		return err
 	}
 	defer leave()
-	if err := os.RemoveAll(s.files.folder(did)); err != nil {
+	if err := s.files.empty(did); err != nil {
 		return fmt.Errorf("delete blobs of %s: %w", did, err)
 	}
 	now := s.clock.Now()
@@ -155,6 +155,9 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 	})
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", did, err)
+	}
+	if err := s.files.empty(did); err != nil { // of an upload that ended meanwhile
+		s.log.Error("blobs of a deleted account stay until the collector finds them", "error", err)
 	}
 	s.log.Info("account deleted")
 	return nil

@@ -67,7 +67,7 @@ func TestDeletedAccountLeavesNothingButTheNewsOfIt(t *testing.T) {
 	u, other := b.account("user"), b.account("other")
 	b.run()
 	f := b.follow(0)
-	ref := u.ok(u.upload("image/png", append(png, "between the lines"...))).JSON["blob"].(m)
+	ref := u.ok(u.upload("text/plain", []byte("between the lines"))).JSON["blob"].(m)
 	u.ok(u.create(note, "a", m{"text": "my secret words", "blob": ref}))
 	other.ok(other.create(note, "a", m{"text": "stay"}))
 	require.Equal(t, map[string]bool{"block": true, "event": true}, b.traces("my secret words"))

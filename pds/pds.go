@@ -57,6 +57,8 @@ type Server struct {
 	written     *waker
 	hostname    string
 	stream      *firehose.Server
+	uploads     *slots
+	strayed     time.Time // when all files were looked at; of housekeeping only
 	proxy       *proxy
 	metrics     *metrics
 	pages       *pages.Pages
@@ -117,6 +119,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		limits:    newLimits(cfg, deps.Clock),
 		resets:    make(chan string, resetQueue),
 		wake:      newWaker(),
+		uploads:   newSlots(uploadsAtOnce, uploadsAccount),
 		proxy:     carrier,
 		written:   newWaker(),
 		hostname:  hostname(u),
@@ -182,15 +185,7 @@ func (s *Server) sweep(ctx context.Context) error {
 	}
 	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.dropDevices(ctx, now), s.apps.Collect(ctx, now), s.pruneEvents(ctx, now))
 	errs = append(errs, s.dropReports(ctx, now), s.dropImports(ctx, now), s.deleteDeparted(ctx, now), s.finishHandles(ctx, now), s.finishKeys(ctx, now))
-	for {
-		n, err := s.collectBlobs(ctx, now)
-		errs = append(errs, err)
-		if err != nil || n == 0 {
-			break
-		}
-	}
-	errs = append(errs, s.files.sweepUploads(now.Add(-uploadLife)))
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.collect(ctx, now))...)
 }
 
 func (s *Server) routes(deps Deps) http.Handler {

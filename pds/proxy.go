@@ -49,42 +49,20 @@ type proxy struct {
 	client *http.Client
 	stall  time.Duration
 	whole  time.Duration
+	slots  *slots
 	count  *prometheus.CounterVec
-
-	mu      sync.Mutex // guards running and all
-	running map[syntax.DID]int
-	all     int
 }
 
 func newProxy(client *http.Client, r prometheus.Registerer) (*proxy, error) {
 	p := &proxy{
 		// A redirect is not followed: the token is for the service that was named. The limits in time are the proxy's own.
 		client: &http.Client{Transport: client.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-		stall:  proxyStall, whole: proxyWhole, running: map[syntax.DID]int{},
+		stall:  proxyStall, whole: proxyWhole, slots: newSlots(proxyAtOnce, proxyAccount),
 		count: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "pds", Name: "proxied_total", Help: "Calls carried to other services, by outcome: answered, refused (by the service) or failed.",
 		}, []string{"outcome"}),
 	}
 	return p, r.Register(p.count)
-}
-
-// enter takes a slot.
-func (p *proxy) enter(did syntax.DID) (leave func(), err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.all >= proxyAtOnce || p.running[did] >= proxyAccount {
-		return nil, xrpc.Errorf(http.StatusServiceUnavailable, xrpc.NameBusy, "too many calls to other services at once").After(time.Second)
-	}
-	p.all++
-	p.running[did]++
-	return func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.all--
-		if p.running[did]--; p.running[did] == 0 {
-			delete(p.running, did)
-		}
-	}, nil
 }
 
 // serviceRef names a service: a DID and the fragment of its entry in the DID's document.
@@ -195,7 +173,7 @@ func (s *Server) carryTo(c *xrpc.Call, to serviceRef, acc *account) (any, error)
 	if acc != nil {
 		who = acc.DID
 	}
-	leave, err := s.proxy.enter(who)
+	leave, err := s.proxy.slots.enter(who)
 	if err != nil {
 		return nil, err
 	}

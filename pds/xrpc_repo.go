@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
-	"os"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -320,13 +319,23 @@ func (s *Server) uploadBlob(c *xrpc.Call) (any, error) {
 			return nil, err
 		}
 	}
+	leave, err := s.uploads.enter(acc.DID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	up, err := s.files.receive(c.R.Body, c.R.Header.Get("Content-Type"))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = os.Remove(up.temp) }() // gone already when it was kept
+	defer func() { up.discard() }() // gone already when it was kept
 	if up.size == 0 {
 		return nil, invalid("the blob is empty")
+	}
+	if acc.Status == statusActive && c.R.Header.Get(keepMetadata) != "true" {
+		if up, err = s.stripped(c.Context(), acc.DID, up); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.mayUpload(up.mime); err != nil { // the bytes may be other than was said
 		return nil, err

@@ -244,7 +244,9 @@ func (s *Server) getBlob(c *xrpc.Call) (any, error) {
 	h.Set("Content-Security-Policy", blobPolicy)
 	h.Set("Content-Disposition", `attachment; filename="`+id.String()+`"`)
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	h.Set("ETag", `"`+id.String()+`"`)
+	h.Set("Cache-Control", "public, max-age=300") // not long: what is deleted or taken down is to go
 	http.ServeContent(c.W, c.R, "", info.ModTime(), f)
 	return xrpc.Written, nil
 }
@@ -270,7 +272,8 @@ func (s *Server) listBlobs(c *xrpc.Call) (any, error) {
 	}
 	const list = `
 		select distinct b.cid from record_blob b join record r using (did, collection, rkey)
-		where b.did = $1 and b.cid > $2 and r.rev > $3 order by b.cid limit $4`
+			join blob f on f.did = b.did and f.cid = b.cid
+		where b.did = $1 and b.cid > $2 and r.rev > $3 and not f.quarantined order by b.cid limit $4`
 	rows, err := s.pool.Query(c.Context(), list, acc.DID, after, c.Param("since"), limit)
 	if err != nil {
 		return nil, fmt.Errorf("list blobs of %s: %w", acc.DID, err)

@@ -97,7 +97,7 @@ var (
 	lowerCamel = regexp.MustCompile(`^[a-z][a-zA-Z0-9]*$`)
 	upperCamel = regexp.MustCompile(`^[A-Z][a-zA-Z0-9]*$`)
 	kebab      = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
-	verb       = regexp.MustCompile(`^(get|list|query|search|create|update|delete|put|explain|activate|bind|open|add|pause|resume|erase|close|reset|capture|end|issue)([A-Z]|$)`)
+	verb       = regexp.MustCompile(`^(get|list|query|search|create|update|delete|put|explain|activate|bind|open|add|pause|resume|erase|close|reset|capture|end|issue|accept|remove)([A-Z]|$)`)
 )
 
 // breaches lists where a schema file breaks the rules of README.md.

@@ -28,7 +28,7 @@ func (s *Server) expectArrivals(deps Deps) {
 	s.resolve = deps.ResolveHandle
 	s.imports = make(chan struct{}, maxImports)
 	s.arrivals = xrpc.NewServiceAuth(xrpc.ServiceAuthConfig{
-		Directory: deps.Directory, Audience: []string{s.cfg.ServiceDID.String()}, Replay: pg.NewReplay(deps.Pool), Clock: deps.Clock,
+		Directory: deps.Directory, Audience: []string{s.cfg.ServiceDID.String(), s.cfg.ServiceDID.String() + "#atproto_pds"}, Replay: pg.NewReplay(deps.Pool), Clock: deps.Clock,
 	})
 }
 

@@ -1,6 +1,9 @@
 package pds
 
 import (
+	"cmp"
+	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -30,16 +33,27 @@ type authority struct {
 	Client  string     // OAuth client id
 	Scope   *scope.Set // nil: everything the account itself may do
 
+	Method string      // the NSID that was called
+	role   *controller // of an actor who is not the account itself
+
 	Privileged bool // of an app password: see needsPrivilege
 }
 
-// caller answers for whom the request speaks: an open session, an app's grant, or a token of
-// another server's account.
+// caller answers for whom the request speaks: an open session or an app's grant.
 func (s *Server) caller(c *xrpc.Call) (*authority, error) {
 	if scheme(c.R) == "dpop" {
 		return s.byOAuth(c)
 	}
 	return s.bySession(c)
+}
+
+// callerFor is caller for methods that a person whose account another server holds may call,
+// too: with a service token, in the name of the account that the request names.
+func (s *Server) callerFor(c *xrpc.Call, account string) (*authority, error) {
+	if isServiceToken(c) {
+		return s.byService(c, account)
+	}
+	return s.caller(c)
 }
 
 // owner is caller for what only the account itself may do, with its password.
@@ -65,7 +79,7 @@ func (s *Server) bySession(c *xrpc.Call) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &authority{Account: acc, Actor: acc.DID, Kind: bySession, Session: tok.Session}
+	a := &authority{Account: acc, Actor: acc.DID, Kind: bySession, Session: tok.Session, Method: c.NSID}
 	if tok.App != nil {
 		a.Kind, a.Session, a.Privileged = byAppPassword, tok.App.Name, tok.App.Privileged
 	}
@@ -83,21 +97,72 @@ func (s *Server) byOAuth(c *xrpc.Call) (*authority, error) {
 	}
 	a := &authority{
 		Account: acc, Actor: sess.Actor, Kind: byOAuth,
-		Session: sess.ID, Client: sess.Client, Scope: sess.Scope,
+		Session: sess.ID, Client: sess.Client, Scope: sess.Scope, Method: c.NSID,
 	}
 	if a.Scope == nil { // an app never has everything
 		a.Scope = &scope.Set{}
 	}
-	if a.Actor != acc.DID {
-		return nil, errNotForAccount(acc.DID.String())
-	}
-	return a, nil
+	return a, s.inRole(c.Context(), a)
 }
 
-// writer is caller for methods that change a repository: the one named must be the one the
+// inRole narrows what an actor who is not the account itself may do to the role, as it is now.
+func (s *Server) inRole(ctx context.Context, a *authority) error {
+	if a.Actor == a.Account.DID {
+		return nil
+	}
+	role, err := s.actsFor(ctx, a.Account.DID, a.Actor)
+	if err != nil {
+		return err
+	}
+	a.role = role
+	if a.Scope == nil {
+		a.Scope = role.may()
+	} else {
+		a.Scope = a.Scope.Within(role.may())
+	}
+	return nil
+}
+
+// isServiceToken tells a service token, which an account's own key signs, from our own tokens.
+func isServiceToken(c *xrpc.Call) bool {
+	raw, _ := c.Bearer()
+	head, _, _ := strings.Cut(raw, ".")
+	plain, err := b64.DecodeString(head)
+	if err != nil {
+		return false
+	}
+	var h struct {
+		Alg string `json:"alg"`
+	}
+	return json.Unmarshal(plain, &h) == nil && (h.Alg == "ES256" || h.Alg == "ES256K")
+}
+
+// byService takes the token of a controller for the account it is to act for, named by the
+// request; for its own account a token is good for an upload and no more.
+func (s *Server) byService(c *xrpc.Call, account string) (*authority, error) {
+	actor, err := s.arrivals.Caller(c)
+	if err != nil {
+		return nil, err
+	}
+	acc, err := s.hosted(c.Context(), cmp.Or(account, actor.String()))
+	if err != nil {
+		return nil, err
+	}
+	a := &authority{Account: acc, Actor: actor, Kind: byService, Method: c.NSID}
+	if acc.DID == actor {
+		a.Scope = &scope.Set{}
+		if c.NSID == "com.atproto.repo.uploadBlob" {
+			a.Scope, err = scope.Parse("blob:*/*", nil)
+		}
+		return a, err
+	}
+	return a, s.inRole(c.Context(), a)
+}
+
+// writer is callerFor for methods that change a repository: the one named must be the one the
 // request speaks for, and its account active.
 func (s *Server) writer(c *xrpc.Call, repo string) (*authority, error) {
-	a, err := s.caller(c)
+	a, err := s.callerFor(c, repo)
 	if err != nil {
 		return nil, err
 	}

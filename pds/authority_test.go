@@ -124,7 +124,7 @@ func TestAppIsNeverTheOwner(t *testing.T) {
 	elsewhere := `{"repo":"` + other.DID.String() + `","collection":"com.example.note","record":{}}`
 	assert.Equal(t, "Forbidden", b.dpop("tok", http.MethodPost, "com.atproto.repo.createRecord", "application/json", elsewhere).name())
 	own := `{"repo":"` + u.DID.String() + `","collection":"com.example.note","record":{}}`
-	assert.Equal(t, "Forbidden", b.dpop("stranger", http.MethodPost, "com.atproto.repo.createRecord", "application/json", own).name(),
+	assert.Equal(t, "NotController", b.dpop("stranger", http.MethodPost, "com.atproto.repo.createRecord", "application/json", own).name(),
 		"a grant to one who does not act for the account is nothing")
 	refused := b.dpop("unknown", http.MethodGet, "com.atproto.server.getSession", "", "")
 	assert.Equal(t, http.StatusUnauthorized, refused.Status)

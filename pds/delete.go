@@ -107,6 +107,8 @@ var accountTables = []string{
 	"invite_use",
 	"report",
 	"preference",
+	"controller",
+	"act_log",
 	"signup",
 	"event",
 	"account",
@@ -146,6 +148,7 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 			batch.Queue(`delete from `+table+` where did = $1`, did)
 		}
 		batch.Queue(`delete from report where subject = $1`, did)
+		queueForgetting(&batch, did)
 		batch.Queue(`delete from second_factor where owner = $1`, did)
 		gone := &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)}
 		if err := queueEvents(&batch, now, gone); err != nil {

@@ -16,6 +16,9 @@
 //     under the master key, session tokens not at all.
 //   - P7: an account exists only after the PLC directory took its DID. What is half
 //     made is a row in signup, and the same request finishes it.
+//   - P8: who acts for an account that is not theirs is asked for in the transaction of
+//     the write, and stands beside it in act_log, never in the repository or an answer
+//     to the public.
 //
-// Locks are taken in the order repo, account, blob, event_head.
+// Locks are taken in the order repo, account, controller, blob, event_head.
 package pds

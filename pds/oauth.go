@@ -34,7 +34,7 @@ func (s *Server) newApps(secret []byte) (*oauth.Server, error) {
 // appAccounts tells the authorization server who may be acted for.
 type appAccounts struct{ s *Server }
 
-// MayAct is true for an account in order that acts for itself.
+// MayAct is true for an account in order, for itself and for those who accepted a role for it.
 func (a appAccounts) MayAct(ctx context.Context, account, actor syntax.DID) (bool, error) {
 	acc, err := a.s.findAccount(ctx, account.String())
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -43,7 +43,17 @@ func (a appAccounts) MayAct(ctx context.Context, account, actor syntax.DID) (boo
 	if err != nil {
 		return false, err
 	}
-	return actor == account && (acc.Status == statusActive || acc.Status == "deactivated"), nil
+	if acc.Status != statusActive && acc.Status != "deactivated" {
+		return false, nil
+	}
+	if actor == account {
+		return true, nil
+	}
+	_, err = a.s.actsFor(ctx, account, actor)
+	if refusalName(err) == "NotController" {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // admitApp lets a request of an app in, and puts on its answer what OAuth wants there, whether it was let in or not.

@@ -197,6 +197,7 @@ func (s *Server) routes(deps Deps) http.Handler {
 	s.statusRoutes(mux)
 	s.identityRoutes(mux)
 	s.syncRoutes(mux)
+	s.controllerRoutes(mux)
 	s.plainRoutes(mux)
 	s.pageRoutes(mux)
 	s.apps.Register(mux.Handle)

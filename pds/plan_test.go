@@ -41,7 +41,7 @@ func TestWriteReadsFewRowsOfALargeRepository(t *testing.T) {
 			select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint
 			from pg_stat_xact_user_tables where relname in ('block', 'record', 'record_blob')`
 		var before, after int
-		now, err := lockRepo(ctx, tx, u.DID, changes)
+		now, err := lockRepo(ctx, tx, &authority{Account: &account{DID: u.DID}}, changes)
 		require.NoError(t, err)
 		require.NoError(t, tx.QueryRow(ctx, fetched).Scan(&before))
 		writes, err := decide(now.there, changes)

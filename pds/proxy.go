@@ -146,6 +146,9 @@ func (s *Server) carry(c *xrpc.Call) (any, error) {
 	if err := a.mayCall(c.NSID, to.String()); err != nil {
 		return nil, err
 	}
+	if err := s.logAct(c.Context(), a, "call", c.NSID+" "+to.String(), nil); err != nil {
+		return nil, err
+	}
 	return s.carryTo(c, *to, a.Account)
 }
 

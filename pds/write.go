@@ -98,14 +98,16 @@ func decide(there map[string]cid.Cid, changes []change) ([]repo.Write, error) {
 
 // current is what a write finds under the lock of its repository.
 type current struct {
-	head  repo.Head
-	key   []byte // sealed; the account's as it is now, which may not be the one that the request found
-	there map[string]cid.Cid
+	head      repo.Head
+	key       []byte // sealed; the account's as it is now, which may not be the one that the request found
+	there     map[string]cid.Cid
+	delegated bool // several people act for the account: what is done is noted
 }
 
 // write applies the changes as one commit, in one transaction with its event. It answers
 // nil when nothing changes. The same write may be tried again after an error.
-func (s *Server) write(ctx context.Context, acc *account, changes []change, swapCommit *cid.Cid) (*repo.Head, error) {
+func (s *Server) write(ctx context.Context, a *authority, changes []change, swapCommit *cid.Cid) (*repo.Head, error) {
+	acc := a.Account
 	if len(changes) > maxWrites {
 		return nil, invalid("a commit has at most %d writes", maxWrites)
 	}
@@ -116,7 +118,7 @@ func (s *Server) write(ctx context.Context, acc *account, changes []change, swap
 	defer leave()
 	var commit *repo.Commit
 	err = inPipeTx(ctx, s.pool, func(tx *pipeTx) error {
-		now, err := lockRepo(ctx, tx, acc.DID, changes)
+		now, err := lockRepo(ctx, tx, a, changes)
 		if err != nil {
 			return err
 		}
@@ -142,7 +144,7 @@ func (s *Server) write(ctx context.Context, acc *account, changes []change, swap
 		if err != nil {
 			return applyError(acc.DID, err)
 		}
-		return s.store(ctx, tx, acc.DID, now, changes, commit)
+		return s.store(ctx, tx, a, now, changes, commit)
 	})
 	if err != nil {
 		return nil, err
@@ -181,14 +183,20 @@ func applyError(did syntax.DID, err error) error {
 
 // lockRepo begins, takes the repository's lock and reads, in the same round trip, what the
 // changes touch: records that are there, and blobs, which it locks against collection.
-func lockRepo(ctx context.Context, tx *pipeTx, did syntax.DID, changes []change) (*current, error) {
+// A controller's role is asked for again under a lock of its own: one that was ended or changed since the request came is refused.
+func lockRepo(ctx context.Context, tx *pipeTx, a *authority, changes []change) (*current, error) {
 	const lock = `select commit_cid, data_cid, rev from repo where did = $1 for update`
 	// A statement of its own: what stood beside the lock would be as old as the wait for it.
-	const owner = `select status, signing_key from account where did = $1`
+	const owner = `
+		select status, signing_key, exists (select from controller where did = $1) from account where did = $1`
 	const touched = `
 		select u.collection, u.rkey, r.cid from unnest($2::text[], $3::text[]) as u (collection, rkey),
 		lateral (select cid from record
 			where did = $1 and collection = u.collection and rkey = u.rkey offset 0) r`
+	const role = `
+		select true from controller
+		where did = $1 and controller = $2 and mark = $3 and accepted is not null for share`
+	did := a.Account.DID
 	cur := &current{there: make(map[string]cid.Cid, len(changes))}
 	collections, rkeys := paths(changes)
 	var batch pgx.Batch
@@ -201,11 +209,20 @@ func lockRepo(ctx context.Context, tx *pipeTx, did syntax.DID, changes []change)
 	})
 	batch.Queue(owner, did).QueryRow(func(row pgx.Row) error {
 		acc := account{DID: did}
-		if err := row.Scan(&acc.Status, &cur.key); err != nil {
+		if err := row.Scan(&acc.Status, &cur.key, &cur.delegated); err != nil {
 			return err
 		}
 		return acc.mustBeActive()
 	})
+	if a.role != nil {
+		batch.Queue(role, did, a.Actor, a.role.Mark).QueryRow(func(row pgx.Row) error {
+			err := row.Scan(new(bool))
+			if errors.Is(err, pgx.ErrNoRows) {
+				return errNotController(did)
+			}
+			return err
+		})
+	}
 	batch.Queue(touched, did, collections, rkeys).Query(func(rows pgx.Rows) error {
 		var collection, rkey string
 		var raw []byte
@@ -301,12 +318,15 @@ func queueBlobCheck(batch *pgx.Batch, did syntax.DID, wanted map[cid.Cid]atdata.
 }
 
 // store writes the commit and, last, its event.
-func (s *Server) store(ctx context.Context, tx *pipeTx, did syntax.DID, before *current, changes []change, c *repo.Commit) error {
-	now := s.clock.Now()
+func (s *Server) store(ctx context.Context, tx *pipeTx, a *authority, before *current, changes []change, c *repo.Commit) error {
+	now, did := s.clock.Now(), a.Account.DID
 	var batch pgx.Batch
 	queueHead(&batch, did, c)
 	queueRecords(&batch, did, before, changes, c, now)
 	queueBlocks(&batch, did, before, changes, c)
+	if before.delegated {
+		queueActs(&batch, a, c, now)
+	}
 	if err := queueEvents(&batch, now, commitEvent(c, now)); err != nil {
 		return err
 	}

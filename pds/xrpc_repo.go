@@ -143,7 +143,7 @@ func (s *Server) writeRecord(c *xrpc.Call, in recordInput, what intent) (any, er
 	if err := s.limitAccount(c, limitWrites, a.Account.DID, writeCost([]change{ch})); err != nil {
 		return nil, err
 	}
-	head, err := s.write(c.Context(), a.Account, []change{ch}, swap)
+	head, err := s.write(c.Context(), a, []change{ch}, swap)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +179,7 @@ func (s *Server) deleteRecord(c *xrpc.Call) (any, error) {
 	if err := s.limitAccount(c, limitWrites, a.Account.DID, writeCost([]change{ch})); err != nil {
 		return nil, err
 	}
-	head, err := s.write(c.Context(), a.Account, []change{ch}, swap)
+	head, err := s.write(c.Context(), a, []change{ch}, swap)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +237,7 @@ func (s *Server) applyWrites(c *xrpc.Call) (any, error) {
 	if err := s.limitAccount(c, limitWrites, a.Account.DID, writeCost(changes)); err != nil {
 		return nil, err
 	}
-	head, err := s.write(c.Context(), a.Account, changes, swap)
+	head, err := s.write(c.Context(), a, changes, swap)
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +303,7 @@ func declaredType(r *http.Request) string {
 }
 
 func (s *Server) uploadBlob(c *xrpc.Call) (any, error) {
-	a, err := s.caller(c)
+	a, err := s.callerFor(c, c.Param("repo")) // a service token may be a controller's
 	if err != nil {
 		return nil, err
 	}
@@ -338,6 +338,9 @@ func (s *Server) uploadBlob(c *xrpc.Call) (any, error) {
 		}
 	}
 	if err := a.mayUpload(up.mime); err != nil { // the bytes may be other than was said
+		return nil, err
+	}
+	if err := s.logAct(c.Context(), a, "upload", up.mime, &up.cid); err != nil {
 		return nil, err
 	}
 	mimeType, err := s.keep(c.Context(), acc.DID, up)

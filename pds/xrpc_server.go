@@ -176,7 +176,7 @@ const (
 )
 
 func (s *Server) getServiceAuth(c *xrpc.Call) (any, error) {
-	a, err := s.caller(c)
+	a, err := s.callerFor(c, c.Param("repo"))
 	if err != nil {
 		return nil, err
 	}
@@ -208,8 +208,8 @@ func (s *Server) getServiceAuth(c *xrpc.Call) (any, error) {
 			return nil, err
 		}
 		limit := serviceTokenMaxLife
-		if lxm == "" {
-			limit = serviceTokenLife // good for every method: short
+		if lxm == "" || a.role != nil {
+			limit = serviceTokenLife // good for every method, or in a role that may end: short
 		}
 		life = time.Unix(exp, 0).Sub(now)
 		if life <= 0 || life > limit {
@@ -218,6 +218,9 @@ func (s *Server) getServiceAuth(c *xrpc.Call) (any, error) {
 	}
 	key, err := s.signingKey(acc)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.logAct(c.Context(), a, "call", lxm+" "+aud, nil); err != nil {
 		return nil, err
 	}
 	tok, err := xrpc.SignServiceToken(key, acc.DID.String(), aud, lxm, now, life)

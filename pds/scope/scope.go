@@ -232,3 +232,6 @@ func (s *Set) allowsAll(t term) bool {
 	}
 	return true
 }
+
+// MarshalText gives the scope as String does.
+func (s *Set) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

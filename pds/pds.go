@@ -35,7 +35,7 @@ type Server struct {
 	directory   indigo.Directory
 	http        *http.Client
 	resolve     func(ctx context.Context, handle syntax.Handle) (syntax.DID, error)
-	arrivals    *xrpc.ServiceAuth // of accounts that other hosts let go
+	arrivals    *xrpc.ServiceAuth // of accounts that other hosts hold, or let go
 	imports     chan struct{}     // one slot for each repository that comes in
 	clock       clock.Clock
 	log         *slog.Logger

@@ -66,6 +66,8 @@ type Config struct {
 	// TransitionScopes gives apps the scopes from before permissions were granular, which allow nearly everything.
 	TransitionScopes bool
 
+	// BlobHost is a second name of this server under which nothing but blobs is served; none when empty.
+	BlobHost string
 	// AppView is the DID#service that gets the methods which are not served here when the client names none. Without it they are refused.
 	AppView string
 	// AppViewURL is where it is; without it, its DID document says so.
@@ -141,6 +143,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxImport < 1 {
 		return fmt.Errorf("import limit %d is no size", c.MaxImport)
+	}
+	if own, err := url.Parse(c.PublicURL); c.BlobHost != "" && (err != nil || c.BlobHost != hostOnly(c.BlobHost) || strings.EqualFold(c.BlobHost, own.Hostname())) {
+		return fmt.Errorf("blob host %q must be a host name other than this server's own", c.BlobHost)
 	}
 	if c.BlobQuota < 1 {
 		return fmt.Errorf("blob quota %d is no size", c.BlobQuota)

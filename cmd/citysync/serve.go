@@ -140,7 +140,7 @@ func pdsCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:     "pds",
 		Usage:    "run a personal data server alone",
-		Commands: []*cli.Command{migrateCommand(schemaPDS, s)},
+		Commands: []*cli.Command{migrateCommand(schemaPDS, s), blobsCommand(s)},
 		Flags: serviceFlags(schemaPDS, defaultPortBase+portPDS,
 			stringFlag("smtp-url", "", "`URL` of a mail server; none: no mail is sent"),
 			stringFlag("service-did", "", "`DID` of this server"),
@@ -152,6 +152,9 @@ func pdsCommand(s streams) *cli.Command {
 			boolFlag("open-registration", "let anyone sign up, without an invite"),
 			stringFlag("relays", "", "`URLS` of the relays that are asked to read this server's stream, by comma"),
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
+			intFlag("blob-size", 5_000_000, "`BYTES` of one blob at most"),
+			intFlag("blob-quota", 1<<30, "`BYTES` of all blobs of one account at most, where none are set for it"),
+			stringFlag("blob-host", "", "second `NAME` of this server, under which nothing but blobs is served"),
 			stringFlag("appview", "", "`DID#SERVICE` that gets the methods not served here when the client names none (default: they are refused)"),
 			stringFlag("appview-url", "", "`URL` of that service (default: its DID document says)"),
 			stringFlag("trusted-clients", "", "`IDS` of the OAuth apps whose name is shown to people as it is, by comma; of any other only its address is sure"),
@@ -181,6 +184,7 @@ func pdsCommand(s streams) *cli.Command {
 			cfg := pds.Config{
 				PublicURL: a.public, ServiceDID: did, HandleDomains: list(c.String("handle-domains")), InviteRequired: !c.Bool("open-registration"),
 				AllowLoopback: c.Bool("allow-loopback"), AppView: c.String("appview"), AppViewURL: c.String("appview-url"),
+				MaxBlob: int64(c.Int("blob-size")), BlobQuota: int64(c.Int("blob-quota")), BlobHost: c.String("blob-host"),
 				Relays: list(c.String("relays")), TrustedClients: list(c.String("trusted-clients")), TransitionScopes: c.Bool("transition-scopes"),
 			}
 			if err := pdsLimits(c, &cfg); err != nil {

@@ -52,8 +52,12 @@ type Config struct {
 	RefreshGrace   time.Duration // how long the previous refresh token may be retried; 2 min
 	Argon2         Argon2        // 19 MiB, 2 passes, 1 thread
 	TrustedProxies int           // proxies in front whose X-Forwarded-For is believed; 0
-	ReservedNames  []string      // labels that nobody may register
 	Relays         []string      // addresses of the relays that are asked to read this host
+
+	// ReservedNames are labels that nobody may register; nil: the list in reserved.txt.
+	ReservedNames []string
+	// PrivacyURL, TermsURL and ContactEmail tell people who runs this server, and how. They are left out where empty.
+	PrivacyURL, TermsURL, ContactEmail string
 
 	// Limits are rates in place of the default ones, by name; see defaultLimits.
 	Limits Limits
@@ -102,6 +106,9 @@ func (c Config) withDefaults() Config {
 	def(&c.RefreshGrace, 2*time.Minute)
 	if c.Argon2 == (Argon2{}) {
 		c.Argon2 = Argon2{MemoryKiB: 19 << 10, Passes: 2, Threads: 1}
+	}
+	if c.ReservedNames == nil {
+		c.ReservedNames = DefaultReservedNames()
 	}
 	if c.LimitFactor == 0 {
 		c.LimitFactor = 1
@@ -166,6 +173,16 @@ func (c Config) Validate() error {
 	}
 	if c.TrustedProxies < 0 {
 		return fmt.Errorf("%d trusted proxies", c.TrustedProxies)
+	}
+	for _, link := range []string{c.PrivacyURL, c.TermsURL} {
+		if l, err := url.Parse(link); link != "" && (err != nil || l.Scheme != "https" && l.Scheme != "http" || l.Host == "") {
+			return fmt.Errorf("%q is no address of a page", link)
+		}
+	}
+	if c.ContactEmail != "" {
+		if _, err := normalEmail(c.ContactEmail); err != nil {
+			return fmt.Errorf("contact %q is no e-mail address", c.ContactEmail)
+		}
 	}
 	if c.LimitFactor < 1 || c.LimitFactor > maxLimitFactor {
 		return fmt.Errorf("limit factor %d is not from 1 to %d", c.LimitFactor, maxLimitFactor)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -149,6 +150,10 @@ func pdsCommand(s streams) *cli.Command {
 			intFlag("limit-factor", 1, "multiply every limit, for a city whose people all come from one machine"),
 			stringFlag("limit-spared", "", "`ADDRESSES` or networks, by comma, that no limit by address holds for, such as the city's own services"),
 			intFlag("trusted-proxies", 0, "how many proxies stand in front: so many of the last addresses in X-Forwarded-For are theirs"),
+			stringFlag("reserved-names", "", "`FILE` of labels that nobody may register, one a line (default: a short list of the server's own)"),
+			stringFlag("privacy-url", "", "`URL` of the page that says what is done with people's data"),
+			stringFlag("terms-url", "", "`URL` of the page with the terms of use"),
+			stringFlag("contact-email", "", "`ADDRESS` of those who run this server"),
 			boolFlag("open-registration", "let anyone sign up, without an invite"),
 			stringFlag("relays", "", "`URLS` of the relays that are asked to read this server's stream, by comma"),
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
@@ -187,6 +192,9 @@ func pdsCommand(s streams) *cli.Command {
 				MaxBlob: int64(c.Int("blob-size")), BlobQuota: int64(c.Int("blob-quota")), BlobHost: c.String("blob-host"),
 				Relays: list(c.String("relays")), TrustedClients: list(c.String("trusted-clients")), TransitionScopes: c.Bool("transition-scopes"),
 			}
+			if err := pdsWords(c, &cfg); err != nil {
+				return err
+			}
 			if err := pdsLimits(c, &cfg); err != nil {
 				return err
 			}
@@ -195,6 +203,25 @@ func pdsCommand(s streams) *cli.Command {
 			})
 		},
 	}
+}
+
+// pdsWords reads what people are told, and which names are not given away.
+func pdsWords(c *cli.Command, cfg *pds.Config) error {
+	cfg.PrivacyURL, cfg.TermsURL, cfg.ContactEmail = c.String("privacy-url"), c.String("terms-url"), c.String("contact-email")
+	path := c.String("reserved-names")
+	if path == "" {
+		return nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("--reserved-names: %w", err)
+	}
+	names, err := pds.ParseReservedNames(string(raw))
+	if err != nil {
+		return fmt.Errorf("--reserved-names %s: %w", path, err)
+	}
+	cfg.ReservedNames = append([]string{}, names...) // an empty list is one too
+	return nil
 }
 
 // pdsLimits reads what is set about limits.

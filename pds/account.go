@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
-
-	"city-sync.org/citysync/internal/xrpc"
 )
 
 const (
@@ -137,8 +133,10 @@ func (c Config) ownHandle(raw string) (string, error) {
 		if strings.Contains(label, ".") {
 			return "", refused("InvalidHandle", "a handle under %s has one label before it", domain)
 		}
-		if slices.Contains(c.ReservedNames, label) {
-			return "", refused("HandleNotAvailable", "the name %s is reserved", label)
+		for _, r := range c.ReservedNames {
+			if label == r {
+				return "", refused("HandleNotAvailable", "the name %s is reserved", label)
+			}
 		}
 		return handle, nil
 	}
@@ -150,8 +148,4 @@ func checkPassword(p string) error {
 		return refused("InvalidPassword", "a password has %d to %d bytes", passwordMin, passwordMax)
 	}
 	return nil
-}
-
-func errNotAdmin() error {
-	return xrpc.Errorf(http.StatusUnauthorized, "AuthenticationRequired", "this method needs the administrator's password")
 }

@@ -57,29 +57,6 @@ func (s *Server) deleteAccount(c *xrpc.Call) (any, error) {
 	return nil, s.delete(ctx, acc.DID)
 }
 
-// adminDelete is deleteAccount by the operator, for an owner who lost the password or a court that orders it.
-func (s *Server) adminDelete(c *xrpc.Call) (any, error) {
-	if err := s.asAdmin(c); err != nil {
-		return nil, err
-	}
-	var in struct {
-		DID string `json:"did"`
-	}
-	if err := c.Body(&in); err != nil {
-		return nil, err
-	}
-	did, err := syntax.ParseDID(in.DID)
-	if err != nil {
-		return nil, invalid("did %q is not a DID", in.DID)
-	}
-	if _, err := s.findAccount(c.Context(), did.String()); errors.Is(err, pgx.ErrNoRows) {
-		return nil, errRepoNotFound(did.String())
-	} else if err != nil {
-		return nil, err
-	}
-	return nil, s.delete(c.Context(), did)
-}
-
 // accountTables are what is kept by an account's DID, those that refer to others first.
 var accountTables = []string{
 	"record_blob",
@@ -103,6 +80,8 @@ var accountTables = []string{
 	"deletion",
 	"mail_word",
 	"account_limit",
+	"takedown",
+	"resync",
 	"invite",
 	"invite_use",
 	"report",
@@ -149,6 +128,7 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 		}
 		batch.Queue(`delete from report where subject = $1`, did)
 		queueForgetting(&batch, did)
+		batch.Queue(`update operator_log set did = null where did = $1`, did)
 		batch.Queue(`delete from second_factor where owner = $1`, did)
 		gone := &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)}
 		if err := queueEvents(&batch, now, gone); err != nil {

@@ -121,19 +121,27 @@ func (s *Server) resetByWord(ctx context.Context, word, password string, now tim
 	if err != nil {
 		return err
 	}
+	return s.setPassword(ctx, did, password, &now)
+}
+
+// setPassword gives the account another password and ends all that the last one opened. A time says that its address is confirmed by it.
+func (s *Server) setPassword(ctx context.Context, did syntax.DID, password string, confirmed *time.Time) error {
+	if err := checkPassword(password); err != nil {
+		return err
+	}
 	hash, err := s.passwords.Hash(ctx, password)
 	if err != nil {
 		return err
 	}
 	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		const set = `update account set password = $2, email_confirmed = coalesce(email_confirmed, $3) where did = $1`
-		if _, err := tx.Exec(ctx, set, did, hash, now); err != nil {
+		if _, err := tx.Exec(ctx, set, did, hash, confirmed); err != nil {
 			return err
 		}
 		return endAll(ctx, tx, did)
 	})
 	if err != nil {
-		return fmt.Errorf("reset password of %s: %w", did, err)
+		return fmt.Errorf("set password of %s: %w", did, err)
 	}
 	s.log.Info("password reset", "did", did)
 	return nil

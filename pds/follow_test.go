@@ -17,6 +17,7 @@ import (
 
 // mirror is what the AppView and the ledger keep of a host, in memory.
 type mirror struct {
+	bed     *bed
 	mu      sync.Mutex // guards the rest
 	cursor  int64
 	states  map[syntax.DID]repo.State
@@ -107,12 +108,7 @@ func TestFollowerHoldsWhatWasWrittenBeforeAndAfterItCame(t *testing.T) {
 	}
 	early.ok(early.remove(note, "3", nil))
 
-	sink := newMirror()
-	f := follow.New(follow.Config{Host: b.url, Sink: sink, Directory: b.dir, Clock: b.clock, MinBackoff: 10 * time.Millisecond})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	sink := b.mirrored()
 
 	late := b.account("late")
 	for i := range 12 {
@@ -120,10 +116,30 @@ func TestFollowerHoldsWhatWasWrittenBeforeAndAfterItCame(t *testing.T) {
 		early.ok(early.put(note, fmt.Sprint(i%9), m{"late": i}, nil))
 	}
 	late.ok(late.remove(note, "0", nil))
-	newest := int64(b.count(`select seq from event_head`))
+	sink.holds(early, late)
+	assert.Empty(t, sink.dropped)
+}
 
+// mirrored follows the bed's address until the test ends, through servers that come and go.
+func (b *bed) mirrored() *mirror {
+	b.t.Helper()
+	sink := newMirror()
+	sink.bed = b
+	f := follow.New(follow.Config{Host: b.url, Sink: sink, Directory: b.dir, Clock: b.clock, MinBackoff: 10 * time.Millisecond})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	b.t.Cleanup(func() { cancel(); <-done })
+	return sink
+}
+
+// holds waits until the mirror has read all events and holds exactly the records of these accounts.
+func (m *mirror) holds(users ...*user) {
+	t := m.bed.t
+	t.Helper()
+	newest := int64(m.bed.count(`select seq from event_head`))
 	want := map[string]string{}
-	for _, u := range []*user{early, late} {
+	for _, u := range users {
 		full := u.assertWhole()
 		for r := range full.Records() {
 			want["at://"+u.DID.String()+"/"+r.Path] = r.CID.String()
@@ -131,20 +147,19 @@ func TestFollowerHoldsWhatWasWrittenBeforeAndAfterItCame(t *testing.T) {
 	}
 	deadline := time.After(20 * time.Second)
 	for {
-		sink.mu.Lock()
-		there := sink.cursor >= newest && assert.ObjectsAreEqual(want, sink.records)
-		sink.mu.Unlock()
+		m.mu.Lock()
+		there := m.cursor >= newest && assert.ObjectsAreEqual(want, m.records)
+		m.mu.Unlock()
 		if there {
-			break
+			return
 		}
 		select {
-		case <-sink.moved:
+		case <-m.moved:
 		case <-deadline:
-			sink.mu.Lock()
-			defer sink.mu.Unlock()
-			require.Equal(t, want, sink.records, "cursor %d of %d", sink.cursor, newest)
-			require.FailNow(t, "the cursor did not arrive", "%d of %d", sink.cursor, newest)
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			require.Equal(t, want, m.records, "cursor %d of %d", m.cursor, newest)
+			require.FailNow(t, "the cursor did not arrive", "%d of %d", m.cursor, newest)
 		}
 	}
-	assert.Empty(t, sink.dropped)
 }

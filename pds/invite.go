@@ -89,38 +89,79 @@ type inviteView struct {
 	Uses       []inviteUseView `json:"uses"`
 }
 
+// inviteRow is a code as it is listed. Used sorts those that are used most.
+type inviteRow struct {
+	Code      string
+	DID       *syntax.DID
+	Available int64
+	Used      int64
+	Disabled  bool
+	Created   time.Time
+}
+
+const selectInvite = `select code, did, uses - used as available, used, disabled, created from invite `
+
 // invitesOf lists the codes that an account may give away, newest first.
 func (s *Server) invitesOf(ctx context.Context, did syntax.DID, withUsed bool) ([]inviteView, error) {
-	const find = `
-		select code, uses - used as available, disabled, created from invite
-		where did = @did and (@all or used < uses) order by created desc, code limit @max`
-	type row struct {
-		Code      string
-		Available int64
-		Disabled  bool
-		Created   time.Time
-	}
-	rows, err := s.pool.Query(ctx, find, pgx.NamedArgs{"did": did, "all": withUsed, "max": maxInviteCodes * 10})
+	const mine = selectInvite + `where did = $1 and ($2 or used < uses) order by created desc, code limit $3`
+	rows, err := s.inviteRows(ctx, mine, did, withUsed, maxInviteCodes*10)
 	if err != nil {
-		return nil, fmt.Errorf("invites of %s: %w", did, err)
+		return nil, err
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[row])
+	return s.viewInvites(ctx, rows)
+}
+
+// allInvites lists the codes of everybody, a page after the one that cursor names.
+func (s *Server) allInvites(ctx context.Context, byUse bool, cursor string, limit int) (views []inviteView, next string, err error) {
+	const recent = selectInvite + `
+		where $1 = '' or (created, code) < (select created, code from invite where code = $1) order by created desc, code desc limit $2`
+	const usage = selectInvite + `
+		where $1 = '' or (used, code) < (select used, code from invite where code = $1) order by used desc, code desc limit $2`
+	sql := recent
+	if byUse {
+		sql = usage
+	}
+	rows, err := s.inviteRows(ctx, sql, cursor, limit)
 	if err != nil {
-		return nil, fmt.Errorf("invites of %s: %w", did, err)
+		return nil, "", err
 	}
+	if len(rows) == limit {
+		next = rows[limit-1].Code
+	}
+	views, err = s.viewInvites(ctx, rows)
+	return views, next, err
+}
+
+func (s *Server) inviteRows(ctx context.Context, sql string, args ...any) ([]inviteRow, error) {
+	rows, err := s.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("list invites: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[inviteRow])
+	if err != nil {
+		return nil, fmt.Errorf("list invites: %w", err)
+	}
+	return list, nil
+}
+
+func (s *Server) viewInvites(ctx context.Context, list []inviteRow) ([]inviteView, error) {
 	views, at := make([]inviteView, 0, len(list)), map[string]int{}
 	codes := make([]string, 0, len(list))
 	for i, r := range list {
+		whose := operatorsName
+		if r.DID != nil {
+			whose = r.DID.String()
+		}
 		views = append(views, inviteView{
-			Code: r.Code, Available: r.Available, Disabled: r.Disabled, ForAccount: did.String(), CreatedBy: operatorsName,
+			Code: r.Code, Available: r.Available, Disabled: r.Disabled, ForAccount: whose, CreatedBy: operatorsName,
 			CreatedAt: eventTime(r.Created), Uses: []inviteUseView{},
 		})
 		at[r.Code] = i
 		codes = append(codes, r.Code)
 	}
-	rows, err = s.pool.Query(ctx, `select code, did, at from invite_use where code = any ($1) order by at, did`, codes)
+	rows, err := s.pool.Query(ctx, `select code, did, at from invite_use where code = any ($1) order by at, did`, codes)
 	if err != nil {
-		return nil, fmt.Errorf("uses of invites of %s: %w", did, err)
+		return nil, fmt.Errorf("list uses of invites: %w", err)
 	}
 	var code string
 	var by syntax.DID
@@ -131,7 +172,7 @@ func (s *Server) invitesOf(ctx context.Context, did syntax.DID, withUsed bool) (
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("uses of invites of %s: %w", did, err)
+		return nil, fmt.Errorf("list uses of invites: %w", err)
 	}
 	return views, nil
 }
@@ -156,7 +197,8 @@ func forAccount(raw string) (syntax.DID, error) {
 }
 
 func (s *Server) createInviteCode(c *xrpc.Call) (any, error) {
-	if err := s.asAdmin(c); err != nil {
+	op, err := s.operatorOf(c, RoleModerator)
+	if err != nil {
 		return nil, err
 	}
 	var in struct {
@@ -166,7 +208,7 @@ func (s *Server) createInviteCode(c *xrpc.Call) (any, error) {
 	if err := c.Body(&in); err != nil {
 		return nil, err
 	}
-	lists, err := s.invite(c.Context(), []string{in.ForAccount}, 1, in.UseCount)
+	lists, err := s.inviteBy(c, op, []string{in.ForAccount}, 1, in.UseCount)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +223,8 @@ type codesOf struct {
 }
 
 func (s *Server) createInviteCodes(c *xrpc.Call) (any, error) {
-	if err := s.asAdmin(c); err != nil {
+	op, err := s.operatorOf(c, RoleModerator)
+	if err != nil {
 		return nil, err
 	}
 	in := struct {
@@ -195,13 +238,23 @@ func (s *Server) createInviteCodes(c *xrpc.Call) (any, error) {
 	if len(in.ForAccounts) == 0 {
 		in.ForAccounts = []string{operatorsName}
 	}
-	lists, err := s.invite(c.Context(), in.ForAccounts, in.CodeCount, in.UseCount)
+	lists, err := s.inviteBy(c, op, in.ForAccounts, in.CodeCount, in.UseCount)
 	if err != nil {
 		return nil, err
 	}
 	return struct {
 		Codes []codesOf `json:"codes"`
 	}{lists}, nil
+}
+
+// inviteBy is invite as an operator's act.
+func (s *Server) inviteBy(c *xrpc.Call, op *Operator, accounts []string, n int, uses int64) (lists []codesOf, err error) {
+	a := deed{Operator: op, Method: c.NSID, Detail: fmt.Sprintf("%d codes of %d uses for %d accounts", n, uses, len(accounts))}
+	err = s.operate(c.Context(), a, func() error {
+		lists, err = s.invite(c.Context(), accounts, n, uses)
+		return err
+	})
+	return lists, err
 }
 
 // invite makes n codes for each account, all or none.

@@ -146,6 +146,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.listen(ctx) })
 	g.Go(func() error { return s.stream.Run(ctx) })
+	g.Go(func() error { return s.resync(ctx) })
 	g.Go(func() error { return s.housekeep(ctx) })
 	g.Go(func() error { return s.sendResets(ctx) })
 	g.Go(func() error { return s.announceWrites(ctx) })
@@ -184,13 +185,14 @@ func (s *Server) sweep(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("drop old sessions: %w", err))
 	}
 	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.dropDevices(ctx, now), s.apps.Collect(ctx, now), s.pruneEvents(ctx, now))
-	errs = append(errs, s.dropReports(ctx, now), s.dropImports(ctx, now), s.deleteDeparted(ctx, now), s.finishHandles(ctx, now), s.finishKeys(ctx, now))
+	errs = append(errs, s.dropReports(ctx, now), s.sweepOperators(ctx, now), s.dropImports(ctx, now), s.deleteDeparted(ctx, now), s.finishHandles(ctx, now), s.finishKeys(ctx, now))
 	return errors.Join(append(errs, s.collect(ctx, now))...)
 }
 
 func (s *Server) routes(deps Deps) http.Handler {
 	mux := xrpc.NewMux(xrpc.Config{Log: deps.Log, Metrics: deps.Registry, Away: pg.Away, Gate: s.gate})
 	s.serverRoutes(mux)
+	s.adminRoutes(mux)
 	s.emailRoutes(mux)
 	s.moreRoutes(mux)
 	s.repoRoutes(mux)
@@ -202,5 +204,5 @@ func (s *Server) routes(deps Deps) http.Handler {
 	s.pageRoutes(mux)
 	s.apps.Register(mux.Handle)
 	mux.Otherwise(s.carry, xrpc.MaxBody(max(proxyMaxBody, s.cfg.MaxBlob)))
-	return s.blobsApart(mux)
+	return mux
 }

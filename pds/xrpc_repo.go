@@ -397,7 +397,7 @@ func (s *Server) getRecord(c *xrpc.Call) (any, error) {
 	}
 	const find = `
 		select r.cid, b.bytes from record r join block b using (did, cid)
-		where r.did = $1 and r.collection = $2 and r.rkey = $3`
+		where r.did = $1 and r.collection = $2 and r.rkey = $3 and ` + notHidden
 	var raw, data []byte
 	err = s.pool.QueryRow(c.Context(), find, acc.DID, collection, rkey).Scan(&raw, &data)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && want != nil && !bytes.Equal(want.Bytes(), raw) {
@@ -413,11 +413,11 @@ func (s *Server) getRecord(c *xrpc.Call) (any, error) {
 const (
 	listDown = `
 		select r.rkey, r.cid, b.bytes from record r join block b using (did, cid)
-		where r.did = @did and r.collection = @collection and r.rkey < @cursor
+		where r.did = @did and r.collection = @collection and r.rkey < @cursor and ` + notHidden + `
 		order by r.rkey desc limit @limit`
 	listUp = `
 		select r.rkey, r.cid, b.bytes from record r join block b using (did, cid)
-		where r.did = @did and r.collection = @collection and r.rkey > @cursor
+		where r.did = @did and r.collection = @collection and r.rkey > @cursor and ` + notHidden + `
 		order by r.rkey limit @limit`
 )
 

@@ -3,8 +3,6 @@ package pds
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,7 +30,6 @@ func (s *Server) serverRoutes(m *xrpc.Mux) {
 	m.Procedure("com.atproto.server.deleteSession", s.deleteSession, small)
 	m.Procedure("com.atproto.server.requestAccountDelete", s.requestAccountDelete, small)
 	m.Procedure("com.atproto.server.deleteAccount", s.deleteAccount, small)
-	m.Procedure("com.atproto.admin.deleteAccount", s.adminDelete, small)
 	m.Procedure("com.atproto.server.createAppPassword", s.createAppPassword, small)
 	m.Query("com.atproto.server.listAppPasswords", s.listAppPasswords)
 	m.Procedure("com.atproto.server.revokeAppPassword", s.revokeAppPassword, small)
@@ -40,24 +37,15 @@ func (s *Server) serverRoutes(m *xrpc.Mux) {
 }
 
 func (s *Server) describeServer(*xrpc.Call) (any, error) {
-	type links struct {
-		Privacy string `json:"privacyPolicy,omitempty"`
-		Terms   string `json:"termsOfService,omitempty"`
-	}
-	type contact struct {
-		Email string `json:"email,omitempty"`
-	}
+	type links struct{}
 	return struct {
 		DID            syntax.DID `json:"did"`
 		Domains        []string   `json:"availableUserDomains"`
 		InviteRequired bool       `json:"inviteCodeRequired"`
 		PhoneRequired  bool       `json:"phoneVerificationRequired"`
 		Links          links      `json:"links"`
-		Contact        contact    `json:"contact"`
-	}{
-		DID: s.cfg.ServiceDID, Domains: s.cfg.HandleDomains, InviteRequired: s.cfg.InviteRequired,
-		Links: links{s.cfg.PrivacyURL, s.cfg.TermsURL}, Contact: contact{s.cfg.ContactEmail},
-	}, nil
+		Contact        links      `json:"contact"`
+	}{DID: s.cfg.ServiceDID, Domains: s.cfg.HandleDomains, InviteRequired: s.cfg.InviteRequired}, nil
 }
 
 func (s *Server) createAccount(c *xrpc.Call) (any, error) {
@@ -136,24 +124,6 @@ func (s *Server) signUp(ctx context.Context, req signupRequest) (any, error) {
 	s.log.Info("account created", "did", su.DID)
 	acc := &account{DID: su.DID, Handle: su.Handle, Email: su.Email, Status: statusActive}
 	return s.viewSession(ctx, acc, tokens), nil
-}
-
-// isAdmin compares digests, so that neither content nor length of the password shows in
-// the time taken.
-func (s *Server) isAdmin(c *xrpc.Call) bool {
-	user, password, ok := c.Basic()
-	given, want := sha256.Sum256([]byte(password)), sha256.Sum256([]byte(s.admin))
-	same := subtle.ConstantTimeCompare(given[:], want[:]) == 1
-	return ok && user == "admin" && same
-}
-
-// asAdmin refuses everybody but the administrator.
-func (s *Server) asAdmin(c *xrpc.Call) error {
-	if s.isAdmin(c) {
-		return nil
-	}
-	c.W.Header().Set("WWW-Authenticate", "Basic")
-	return errNotAdmin()
 }
 
 // protected are the methods for which no service token is given: they change the account

@@ -2,7 +2,6 @@ package pds
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -121,26 +120,15 @@ func (s *Server) suggest(ctx context.Context, handle string) ([]handleSuggestion
 // revokeAccountCredentials locks everybody out of an account that others got hold of: its password, what was opened with it, and what was made
 // of it. Its owner sets a new password by mail.
 func (s *Server) revokeAccountCredentials(c *xrpc.Call) (any, error) {
-	if err := s.asAdmin(c); err != nil {
-		return nil, err
-	}
 	var in struct {
 		Account string `json:"account"`
 	}
 	if err := c.Body(&in); err != nil {
 		return nil, err
 	}
-	if _, err := syntax.ParseAtIdentifier(in.Account); err != nil {
-		return nil, invalid("account %q is neither a DID nor a handle", in.Account)
-	}
-	acc, err := s.findAccount(c.Context(), in.Account)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, errRepoNotFound(in.Account)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return nil, s.lockOut(c.Context(), acc.DID)
+	return nil, s.asOperator(c, RoleModerator, in.Account, "", func(ctx context.Context, acc *account) error {
+		return s.lockOut(ctx, acc.DID)
+	})
 }
 
 func (s *Server) lockOut(ctx context.Context, did syntax.DID) error {

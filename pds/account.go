@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,10 +134,8 @@ func (c Config) ownHandle(raw string) (string, error) {
 		if strings.Contains(label, ".") {
 			return "", refused("InvalidHandle", "a handle under %s has one label before it", domain)
 		}
-		for _, r := range c.ReservedNames {
-			if label == r {
-				return "", refused("HandleNotAvailable", "the name %s is reserved", label)
-			}
+		if slices.Contains(c.ReservedNames, label) {
+			return "", refused("HandleNotAvailable", "the name %s is reserved", label)
 		}
 		return handle, nil
 	}

@@ -51,6 +51,21 @@ func CollectBlobs(ctx context.Context, pool *pgxpool.Pool, dir string, grace tim
 	return out, err
 }
 
+// SetBlobQuota lets the blobs of one account take so many bytes; with 0 as many as those of every account.
+func SetBlobQuota(ctx context.Context, pool *pgxpool.Pool, did syntax.DID, bytes int64) error {
+	const set = `
+		insert into blob_use (did, quota) select did, nullif($2::bigint, 0) from account where did = $1
+		on conflict (did) do update set quota = excluded.quota`
+	tag, err := pool.Exec(ctx, set, did, bytes)
+	if err != nil {
+		return fmt.Errorf("set quota of %s: %w", did, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return errRepoNotFound(did.String())
+	}
+	return nil
+}
+
 // strayEvery is how often a server looks at every file it has.
 const strayEvery = 24 * time.Hour
 

@@ -143,8 +143,7 @@ func TestQuotaIsOfAllBlobsOfAnAccount(t *testing.T) {
 	u.ok(u.upload("text/plain", text("c")[:50]))
 	assert.Equal(t, 250, b.used(u), "what is there already takes no more room")
 
-	_, err := b.pool.Exec(t.Context(), `update blob_use set quota = 300 where did = $1`, u.DID)
-	require.NoError(t, err)
+	require.NoError(t, SetBlobQuota(t.Context(), b.deps.Pool, u.DID, 300))
 	u.ok(u.upload("text/plain", text("d")[:50]))
 	u.ok(u.create(note, "a", m{"blob": second.JSON["blob"]}))
 	b.clock.Advance(25 * time.Hour)
@@ -154,6 +153,13 @@ func TestQuotaIsOfAllBlobsOfAnAccount(t *testing.T) {
 	left, err := os.ReadDir(filepath.Join(b.deps.BlobDir, tmpDir))
 	require.NoError(t, err)
 	assert.Empty(t, left, "nothing is left of what was refused")
+
+	fresh := b.account("fresh")
+	require.NoError(t, SetBlobQuota(t.Context(), b.deps.Pool, fresh.DID, 10))
+	assert.Equal(t, "BlobQuotaExceeded", fresh.upload("text/plain", text("a")).name())
+	require.NoError(t, SetBlobQuota(t.Context(), b.deps.Pool, fresh.DID, 0))
+	fresh.ok(fresh.upload("text/plain", text("a")))
+	assert.ErrorIs(t, SetBlobQuota(t.Context(), b.deps.Pool, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", 1), errNoRepo)
 }
 
 func TestTwoUploadsDoNotBothTakeTheLastRoom(t *testing.T) {
@@ -365,4 +371,30 @@ func TestFullDiskIsNotTheUploadsFault(t *testing.T) {
 	assert.Equal(t, http.StatusServiceUnavailable, shown.Status)
 	assert.Positive(t, shown.RetryAfter)
 	assert.Equal(t, fs.ErrClosed, noRoom(fs.ErrClosed))
+}
+
+func TestOnlyBlobsAreServedUnderTheirOwnName(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, func(c *Config) { c.BlobHost = "blobs.example" })
+	u := b.account("user")
+	up := u.ok(u.upload("text/plain", []byte("text")))
+	u.ok(u.create(note, "a", m{"blob": up.JSON["blob"]}))
+	at := func(host, path string) int {
+		req, err := http.NewRequest(http.MethodGet, b.url+path, nil)
+		require.NoError(t, err)
+		req.Host = host
+		return b.do(req).Status
+	}
+	blob := getBlobPath + "?did=" + u.DID.String() + "&cid=" + up.str("blob", "ref", "$link")
+	for _, host := range []string{"blobs.example", "BLOBS.example:443"} {
+		assert.Equal(t, http.StatusOK, at(host, blob))
+		for _, path := range []string{"/", "/account/sign-in", "/oauth/authorize", "/.well-known/oauth-authorization-server", "/xrpc/com.atproto.server.describeServer"} {
+			assert.Equal(t, http.StatusNotFound, at(host, path), path)
+		}
+	}
+	assert.Equal(t, http.StatusOK, at("", "/xrpc/com.atproto.server.describeServer"))
+	for _, host := range []string{"pds.example", "blobs.example:80"} {
+		cfg := Config{PublicURL: "https://pds.example", ServiceDID: "did:web:pds.example", HandleDomains: []string{".example"}, BlobHost: host}
+		assert.ErrorContains(t, cfg.Validate(), "blob host")
+	}
 }

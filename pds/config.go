@@ -52,8 +52,12 @@ type Config struct {
 	RefreshGrace   time.Duration // how long the previous refresh token may be retried; 2 min
 	Argon2         Argon2        // 19 MiB, 2 passes, 1 thread
 	TrustedProxies int           // proxies in front whose X-Forwarded-For is believed; 0
-	ReservedNames  []string      // labels that nobody may register
 	Relays         []string      // addresses of the relays that are asked to read this host
+
+	// ReservedNames are labels that nobody may register; nil: the list in reserved.txt.
+	ReservedNames []string
+	// PrivacyURL, TermsURL and ContactEmail tell people who runs this server, and how. They are left out where empty.
+	PrivacyURL, TermsURL, ContactEmail string
 
 	// Limits are rates in place of the default ones, by name; see defaultLimits.
 	Limits Limits
@@ -66,6 +70,8 @@ type Config struct {
 	// TransitionScopes gives apps the scopes from before permissions were granular, which allow nearly everything.
 	TransitionScopes bool
 
+	// BlobHost is a second name of this server under which nothing but blobs is served; none when empty.
+	BlobHost string
 	// AppView is the DID#service that gets the methods which are not served here when the client names none. Without it they are refused.
 	AppView string
 	// AppViewURL is where it is; without it, its DID document says so.
@@ -100,6 +106,9 @@ func (c Config) withDefaults() Config {
 	def(&c.RefreshGrace, 2*time.Minute)
 	if c.Argon2 == (Argon2{}) {
 		c.Argon2 = Argon2{MemoryKiB: 19 << 10, Passes: 2, Threads: 1}
+	}
+	if c.ReservedNames == nil {
+		c.ReservedNames = DefaultReservedNames()
 	}
 	if c.LimitFactor == 0 {
 		c.LimitFactor = 1
@@ -142,6 +151,9 @@ func (c Config) Validate() error {
 	if c.MaxImport < 1 {
 		return fmt.Errorf("import limit %d is no size", c.MaxImport)
 	}
+	if own, err := url.Parse(c.PublicURL); c.BlobHost != "" && (err != nil || c.BlobHost != hostOnly(c.BlobHost) || strings.EqualFold(c.BlobHost, own.Hostname())) {
+		return fmt.Errorf("blob host %q must be a host name other than this server's own", c.BlobHost)
+	}
 	if c.BlobQuota < 1 {
 		return fmt.Errorf("blob quota %d is no size", c.BlobQuota)
 	}
@@ -161,6 +173,16 @@ func (c Config) Validate() error {
 	}
 	if c.TrustedProxies < 0 {
 		return fmt.Errorf("%d trusted proxies", c.TrustedProxies)
+	}
+	for _, link := range []string{c.PrivacyURL, c.TermsURL} {
+		if l, err := url.Parse(link); link != "" && (err != nil || l.Scheme != "https" && l.Scheme != "http" || l.Host == "") {
+			return fmt.Errorf("%q is no address of a page", link)
+		}
+	}
+	if c.ContactEmail != "" {
+		if _, err := normalEmail(c.ContactEmail); err != nil {
+			return fmt.Errorf("contact %q is no e-mail address", c.ContactEmail)
+		}
 	}
 	if c.LimitFactor < 1 || c.LimitFactor > maxLimitFactor {
 		return fmt.Errorf("limit factor %d is not from 1 to %d", c.LimitFactor, maxLimitFactor)

@@ -204,5 +204,5 @@ func (s *Server) routes(deps Deps) http.Handler {
 	s.pageRoutes(mux)
 	s.apps.Register(mux.Handle)
 	mux.Otherwise(s.carry, xrpc.MaxBody(max(proxyMaxBody, s.cfg.MaxBlob)))
-	return mux
+	return s.blobsApart(mux)
 }

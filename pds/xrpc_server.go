@@ -37,15 +37,24 @@ func (s *Server) serverRoutes(m *xrpc.Mux) {
 }
 
 func (s *Server) describeServer(*xrpc.Call) (any, error) {
-	type links struct{}
+	type links struct {
+		Privacy string `json:"privacyPolicy,omitempty"`
+		Terms   string `json:"termsOfService,omitempty"`
+	}
+	type contact struct {
+		Email string `json:"email,omitempty"`
+	}
 	return struct {
 		DID            syntax.DID `json:"did"`
 		Domains        []string   `json:"availableUserDomains"`
 		InviteRequired bool       `json:"inviteCodeRequired"`
 		PhoneRequired  bool       `json:"phoneVerificationRequired"`
 		Links          links      `json:"links"`
-		Contact        links      `json:"contact"`
-	}{DID: s.cfg.ServiceDID, Domains: s.cfg.HandleDomains, InviteRequired: s.cfg.InviteRequired}, nil
+		Contact        contact    `json:"contact"`
+	}{
+		DID: s.cfg.ServiceDID, Domains: s.cfg.HandleDomains, InviteRequired: s.cfg.InviteRequired,
+		Links: links{s.cfg.PrivacyURL, s.cfg.TermsURL}, Contact: contact{s.cfg.ContactEmail},
+	}, nil
 }
 
 func (s *Server) createAccount(c *xrpc.Call) (any, error) {

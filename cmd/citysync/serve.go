@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -140,7 +141,7 @@ func pdsCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:     "pds",
 		Usage:    "run a personal data server alone",
-		Commands: []*cli.Command{migrateCommand(schemaPDS, s), pdsBackupCommand(s), pdsRestoreCommand(s), operatorCommand(s)},
+		Commands: []*cli.Command{migrateCommand(schemaPDS, s), pdsBackupCommand(s), pdsRestoreCommand(s), operatorCommand(s), blobsCommand(s)},
 		Flags: serviceFlags(schemaPDS, defaultPortBase+portPDS,
 			stringFlag("smtp-url", "", "`URL` of a mail server; none: no mail is sent"),
 			stringFlag("service-did", "", "`DID` of this server"),
@@ -149,9 +150,16 @@ func pdsCommand(s streams) *cli.Command {
 			intFlag("limit-factor", 1, "multiply every limit, for a city whose people all come from one machine"),
 			stringFlag("limit-spared", "", "`ADDRESSES` or networks, by comma, that no limit by address holds for, such as the city's own services"),
 			intFlag("trusted-proxies", 0, "how many proxies stand in front: so many of the last addresses in X-Forwarded-For are theirs"),
+			stringFlag("reserved-names", "", "`FILE` of labels that nobody may register, one a line (default: a short list of the server's own)"),
+			stringFlag("privacy-url", "", "`URL` of the page that says what is done with people's data"),
+			stringFlag("terms-url", "", "`URL` of the page with the terms of use"),
+			stringFlag("contact-email", "", "`ADDRESS` of those who run this server"),
 			boolFlag("open-registration", "let anyone sign up, without an invite"),
 			stringFlag("relays", "", "`URLS` of the relays that are asked to read this server's stream, by comma"),
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
+			intFlag("blob-size", 5_000_000, "`BYTES` of one blob at most"),
+			intFlag("blob-quota", 1<<30, "`BYTES` of all blobs of one account at most, where none are set for it"),
+			stringFlag("blob-host", "", "second `NAME` of this server, under which nothing but blobs is served"),
 			stringFlag("appview", "", "`DID#SERVICE` that gets the methods not served here when the client names none (default: they are refused)"),
 			stringFlag("appview-url", "", "`URL` of that service (default: its DID document says)"),
 			stringFlag("trusted-clients", "", "`IDS` of the OAuth apps whose name is shown to people as it is, by comma; of any other only its address is sure"),
@@ -181,7 +189,11 @@ func pdsCommand(s streams) *cli.Command {
 			cfg := pds.Config{
 				PublicURL: a.public, ServiceDID: did, HandleDomains: list(c.String("handle-domains")), InviteRequired: !c.Bool("open-registration"),
 				AllowLoopback: c.Bool("allow-loopback"), AppView: c.String("appview"), AppViewURL: c.String("appview-url"),
+				MaxBlob: int64(c.Int("blob-size")), BlobQuota: int64(c.Int("blob-quota")), BlobHost: c.String("blob-host"),
 				Relays: list(c.String("relays")), TrustedClients: list(c.String("trusted-clients")), TransitionScopes: c.Bool("transition-scopes"),
+			}
+			if err := pdsWords(c, &cfg); err != nil {
+				return err
 			}
 			if err := pdsLimits(c, &cfg); err != nil {
 				return err
@@ -191,6 +203,25 @@ func pdsCommand(s streams) *cli.Command {
 			})
 		},
 	}
+}
+
+// pdsWords reads what people are told, and which names are not given away.
+func pdsWords(c *cli.Command, cfg *pds.Config) error {
+	cfg.PrivacyURL, cfg.TermsURL, cfg.ContactEmail = c.String("privacy-url"), c.String("terms-url"), c.String("contact-email")
+	path := c.String("reserved-names")
+	if path == "" {
+		return nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("--reserved-names: %w", err)
+	}
+	names, err := pds.ParseReservedNames(string(raw))
+	if err != nil {
+		return fmt.Errorf("--reserved-names %s: %w", path, err)
+	}
+	cfg.ReservedNames = append([]string{}, names...) // an empty list is one too
+	return nil
 }
 
 // pdsLimits reads what is set about limits.

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -44,6 +45,8 @@ const (
 
 type m = map[string]any
 
+var errBroken = errors.New("the table of accounts is upside down")
+
 // bed is an authorization server over loopback, and a host on which clients keep their metadata.
 type bed struct {
 	t      *testing.T
@@ -55,6 +58,7 @@ type bed struct {
 	log    *lockedBuffer
 
 	mayNot sync.Map // accounts that cannot be used
+	mayErr atomic.Bool
 	wait   atomic.Int64
 
 	host  string // of the clients' metadata
@@ -82,6 +86,9 @@ func (l *lockedBuffer) String() string {
 
 // MayAct serves oauth.Accounts.
 func (b *bed) MayAct(_ context.Context, account, actor syntax.DID) (bool, error) {
+	if b.mayErr.Load() {
+		return false, errBroken
+	}
 	_, no := b.mayNot.Load(account)
 	return !no && (account == actor || actor == bob), nil
 }

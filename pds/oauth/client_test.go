@@ -1,10 +1,12 @@
 package oauth_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -183,6 +185,32 @@ func TestClientMetadataIsReadEveryTenMinutesAndKeptForADayWhileItsHostIsDown(t *
 	b.publish("/app.json", http.NotFound)
 	b.clock.Advance(10 * time.Minute)
 	refusedAs(t, "invalid_client_metadata", a.post("/oauth/par", a.asked(nil)), "a client that is gone is gone at once")
+}
+
+func TestClientMetadataThatManyWaitForIsFetchedOnce(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	a := b.public()
+	a.post("/oauth/revoke", url.Values{"client_id": {"http://localhost"}, "token": {"x"}}) // brings a nonce
+	const many = 8
+	var once sync.Once
+	arrived, answer := make(chan struct{}), make(chan struct{})
+	doc := b.metadata("/app.json", nil)
+	b.publish("/app.json", func(w http.ResponseWriter, _ *http.Request) {
+		once.Do(func() { close(arrived) })
+		<-answer
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(doc)
+	})
+	go func() {
+		<-arrived
+		close(answer)
+	}()
+	statuses := atOnce(many, func() int { c := *a; return c.post("/oauth/par", c.asked(nil)).Status })
+	for _, s := range statuses {
+		assert.Equal(t, http.StatusCreated, s)
+	}
+	assert.LessOrEqual(t, b.fetched("/app.json"), 2, "whoever came after the answer found it remembered")
 }
 
 func TestLoopbackClients(t *testing.T) {

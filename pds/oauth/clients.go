@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	maxDocument    = 512 << 10
-	fetchPatience  = 10 * time.Second
-	maxFetches     = 16 // at once
+	maxDocument   = 512 << 10
+	fetchPatience = 10 * time.Second
+	// maxFetches at once are more than one address may begin within fetchPatience, so that nobody with slow hosts takes all.
+	maxFetches     = 128
 	maxDocuments   = 1000
 	documentFresh  = 10 * time.Minute
 	documentStale  = 24 * time.Hour // how long a document is used whose host does not answer

@@ -191,6 +191,9 @@ func (s *Server) exchange(ctx context.Context, c *caller, p *proof, f form, now 
 
 // refresh gives the next generation of a session (O4).
 func (s *Server) refresh(ctx context.Context, c *caller, p *proof, f form, now time.Time) (*grantRow, error) {
+	if !c.refreshes {
+		return nil, refuse(codeUnauthorizedClient, "the client's metadata does not name the grant type refresh_token")
+	}
 	if f["refresh_token"] == "" {
 		return nil, refuse(CodeInvalidRequest, "refresh_token is missing")
 	}

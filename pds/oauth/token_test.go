@@ -254,6 +254,7 @@ func TestClientWithoutRefreshGetsNoRefreshToken(t *testing.T) {
 	a := b.public()
 	b.publish("/app.json", b.metadata("/app.json", m{"grant_types": nil}))
 	assert.NotContains(t, a.login().JSON, "refresh_token")
+	refusedAs(t, "unauthorized_client", a.refresh("ref-aaaa.1.cccc"))
 }
 
 func TestRevocation(t *testing.T) {

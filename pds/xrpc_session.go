@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	indigo "github.com/bluesky-social/indigo/atproto/identity"
@@ -43,13 +44,17 @@ func (s *Server) viewSession(ctx context.Context, acc *account, t sessionTokens)
 // docPatience is how long a sign-in waits for a DID document that is only a courtesy.
 const docPatience = 2 * time.Second
 
-// didDoc is left out of an answer when the directory does not give it in time.
+// didDoc is left out of an answer when the directory does not give it in time, and where it names another host: a client takes its address from
+// there, and would bring to that host what is meant for this one.
 func (s *Server) didDoc(ctx context.Context, did syntax.DID) *indigo.DIDDocument {
 	ctx, cancel := context.WithTimeout(ctx, docPatience)
 	defer cancel()
 	ident, err := s.directory.LookupDID(ctx, did)
 	if err != nil {
 		s.log.Debug("no DID document", "did", did, "error", err)
+		return nil
+	}
+	if strings.TrimSuffix(ident.PDSEndpoint(), "/") != s.cfg.PublicURL {
 		return nil
 	}
 	doc := ident.DIDDocument()

@@ -20,21 +20,30 @@ import (
 
 const foundingLimit = 2 * time.Minute
 
-// startCity builds the program, founds a city on free ports in a temporary folder, runs the credit lifecycle on it, so that there are records
-// of nearly every kind, and answers its ready file.
+// startCity founds a city and runs the credit lifecycle on it, so that there are records of nearly every kind. It answers the city's ready file.
 func startCity(t *testing.T, residents int) string {
+	t.Helper()
+	bin, ready := foundCity(t)
+	demo := exec.CommandContext(t.Context(), bin, "demo", "--ready-file", ready, "--residents", strconv.Itoa(residents))
+	out, err := demo.CombinedOutput()
+	require.NoError(t, err, "citysync demo:\n%s", out)
+	return ready
+}
+
+// foundCity builds the program and founds a city on free ports in a temporary folder.
+func foundCity(t *testing.T) (bin, ready string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "citysync-interop-")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	require.NoError(t, os.Chmod(dir, 0o755), "the database's own account must reach its folder")
-	bin := filepath.Join(dir, "citysync")
+	bin = filepath.Join(dir, "citysync")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./cmd/citysync")
 	build.Dir = root(t)
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "go build:\n%s", out)
 
-	ready := filepath.Join(dir, "ready.json")
+	ready = filepath.Join(dir, "ready.json")
 	// Not the test's context: it ends before the clean-up, and would kill what is to stop in order.
 	dev := exec.Command(bin, "dev", "--data", filepath.Join(dir, "data"), "--port-base", "0", "--ready-file", ready)
 	var log bytes.Buffer
@@ -53,10 +62,7 @@ func startCity(t *testing.T, residents int) string {
 	for {
 		_, err := os.Stat(ready)
 		if err == nil {
-			demo := exec.CommandContext(t.Context(), bin, "demo", "--ready-file", ready, "--residents", strconv.Itoa(residents))
-			out, err := demo.CombinedOutput()
-			require.NoError(t, err, "citysync demo:\n%s", out)
-			return ready
+			return bin, ready
 		}
 		require.True(t, errors.Is(err, fs.ErrNotExist), "%v", err)
 		select {

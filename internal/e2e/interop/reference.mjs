@@ -62,7 +62,6 @@ const env = {
   serviceHandleDomains: ['.test'],
   inviteRequired: false,
   devMode: true,
-  enableDidDocWithSession: true,
   bskyAppViewUrl: url, // nothing is asked of it: no request leaves this machine
   bskyAppViewDid: 'did:web:localhost',
   jwtSecret: secret(),

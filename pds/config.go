@@ -207,7 +207,7 @@ func (c Config) validateOrigin(u *url.URL) error {
 	return nil
 }
 
-// Deps is what a server works with. All but Mail and ResolveHandle are required.
+// Deps is what a server works with. All but Mail, MasterKeys and ResolveHandle are required.
 type Deps struct {
 	Pool      *pgxpool.Pool // sees the migrated schema
 	PLC       *identity.PLC
@@ -223,6 +223,9 @@ type Deps struct {
 	RotationKey   atcrypto.PrivateKeyExportable // signs the accounts' PLC operations
 	JWTSecret     []byte                        // at least 32 bytes; signs session tokens
 	BlobDir       string                        // a folder of this server's own
+
+	// MasterKeys reads the master keys anew, that first which seals; the others open what was sealed before. nil: MasterKey is the only one.
+	MasterKeys func() ([][]byte, error)
 
 	// ResolveHandle finds the DID of a handle outside this server's domains (identity.Handles); nil where none is looked up.
 	ResolveHandle func(ctx context.Context, handle syntax.Handle) (syntax.DID, error)

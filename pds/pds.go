@@ -88,6 +88,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pds: %w", err)
 	}
+	seal.reload = deps.MasterKeys
+	if err := seal.refresh(); err != nil {
+		return nil, fmt.Errorf("pds: %w", err)
+	}
 	pub, err := deps.RotationKey.PublicKey()
 	if err != nil {
 		return nil, fmt.Errorf("pds rotation key: %w", err)
@@ -185,7 +189,7 @@ func (s *Server) sweep(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("drop old sessions: %w", err))
 	}
 	errs = append(errs, s.dropSignups(ctx, now), s.dropWords(ctx, now), s.dropDevices(ctx, now), s.apps.Collect(ctx, now), s.pruneEvents(ctx, now))
-	errs = append(errs, s.dropReports(ctx, now), s.sweepOperators(ctx, now), s.dropImports(ctx, now), s.deleteDeparted(ctx, now), s.finishHandles(ctx, now), s.finishKeys(ctx, now))
+	errs = append(errs, s.dropReports(ctx, now), s.sweepOperators(ctx, now), s.sweepMoves(ctx, now))
 	return errors.Join(append(errs, s.collect(ctx, now))...)
 }
 

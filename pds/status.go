@@ -237,6 +237,11 @@ func (s *Server) deactivate(ctx context.Context, did syntax.DID, after *time.Tim
 	return nil
 }
 
+// sweepMoves is the part of housekeeping that has to do with coming, going and keys.
+func (s *Server) sweepMoves(ctx context.Context, now time.Time) error {
+	return errors.Join(s.dropImports(ctx, now), s.deleteDeparted(ctx, now), s.finishHandles(ctx, now), s.finishKeys(ctx, now), s.sealer.refresh())
+}
+
 // departuresAtOnce bounds one round of housekeeping.
 const departuresAtOnce = 100
 

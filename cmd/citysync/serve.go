@@ -141,7 +141,7 @@ func pdsCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:     "pds",
 		Usage:    "run a personal data server alone",
-		Commands: []*cli.Command{migrateCommand(schemaPDS, s), pdsBackupCommand(s), pdsRestoreCommand(s), operatorCommand(s), blobsCommand(s)},
+		Commands: []*cli.Command{migrateCommand(schemaPDS, s), pdsBackupCommand(s), pdsRestoreCommand(s), operatorCommand(s), blobsCommand(s), rewrapCommand(s)},
 		Flags: serviceFlags(schemaPDS, defaultPortBase+portPDS,
 			stringFlag("smtp-url", "", "`URL` of a mail server; none: no mail is sent"),
 			stringFlag("service-did", "", "`DID` of this server"),
@@ -155,6 +155,9 @@ func pdsCommand(s streams) *cli.Command {
 			stringFlag("terms-url", "", "`URL` of the page with the terms of use"),
 			stringFlag("contact-email", "", "`ADDRESS` of those who run this server"),
 			boolFlag("open-registration", "let anyone sign up, without an invite"),
+			stringFlag("recovery-key", "", "`DID:KEY` that every new account's DID has above this server's rotation key, for the day on which that is lost"),
+			intFlag("max-import", 0, "`BYTES` of a repository that an account may bring along (default 1 GiB)"),
+			stringFlag("dns", "", "`HOST:PORT` of the DNS server that is asked for handles of foreign domains (default: the machine's own)"),
 			stringFlag("relays", "", "`URLS` of the relays that are asked to read this server's stream, by comma"),
 			stringFlag("blobs", "", "`FOLDER` for blobs"),
 			intFlag("blob-size", 5_000_000, "`BYTES` of one blob at most"),
@@ -178,7 +181,8 @@ func pdsCommand(s streams) *cli.Command {
 			if c.String("blobs") == "" {
 				return errors.New("--blobs is needed")
 			}
-			var keys pdsSecrets
+			keys := pdsSecrets{folder: c.String("secrets")}
+			a.dns = c.String("dns")
 			for name, key := range map[string]*[]byte{
 				fileAdmin: &keys.admin, fileMaster: &keys.master, fileSessions: &keys.tokens, fileRotation: &keys.rotation,
 			} {
@@ -188,7 +192,8 @@ func pdsCommand(s streams) *cli.Command {
 			}
 			cfg := pds.Config{
 				PublicURL: a.public, ServiceDID: did, HandleDomains: list(c.String("handle-domains")), InviteRequired: !c.Bool("open-registration"),
-				AllowLoopback: c.Bool("allow-loopback"), AppView: c.String("appview"), AppViewURL: c.String("appview-url"),
+				AllowLoopback: c.Bool("allow-loopback"), RecoveryKey: c.String("recovery-key"), MaxImport: int64(c.Int("max-import")),
+				AppView: c.String("appview"), AppViewURL: c.String("appview-url"),
 				MaxBlob: int64(c.Int("blob-size")), BlobQuota: int64(c.Int("blob-quota")), BlobHost: c.String("blob-host"),
 				Relays: list(c.String("relays")), TrustedClients: list(c.String("trusted-clients")), TransitionScopes: c.Bool("transition-scopes"),
 			}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"city-sync.org/citysync/appview"
@@ -30,6 +31,7 @@ type ground struct {
 	http     *http.Client
 	registry *prometheus.Registry
 	smtpURL  string // of a mail server; none: no mail is sent
+	dns      string // of the server that is asked for handles; the machine's own when empty
 }
 
 func (g *ground) plc() *identity.PLC { return identity.NewPLC(g.plcURL, g.http) }
@@ -47,7 +49,11 @@ func (g *ground) metrics(name string) prometheus.Registerer {
 func (g *ground) logger(name string) *slog.Logger { return g.log.With("service", name) }
 
 // pdsSecrets are the keys of a PDS, 32 bytes each.
-type pdsSecrets struct{ admin, master, tokens, rotation []byte }
+type pdsSecrets struct {
+	admin, master, tokens, rotation []byte
+
+	folder string // where the files lie
+}
 
 // adminPassword is what the operator types: the secret's hex digits.
 func (s pdsSecrets) adminPassword() string { return fmt.Sprintf("%x", s.admin) }
@@ -66,9 +72,15 @@ func (g *ground) runPDS(ctx context.Context, h home, cfg pds.Config, secrets pds
 		return fmt.Errorf("blob folder: %w", err)
 	}
 	cfg.Version = version()
+	// On one machine handles are looked up at that machine's own servers only: no query leaves it unless a DNS server was named.
+	var resolve func(context.Context, syntax.Handle) (syntax.DID, error)
+	if !cfg.AllowLoopback || g.dns != "" {
+		resolve = (&identity.Handles{HTTP: g.http, TXT: identity.ResolverAt(g.dns).LookupTXT}).Resolve
+	}
 	server, err := pds.New(cfg, pds.Deps{
 		Pool: pool, PLC: g.plc(), Directory: g.directory(), HTTP: g.http, Clock: g.clock, Log: g.logger(h.name), Registry: g.metrics(h.name),
-		AdminPassword: secrets.adminPassword(), MasterKey: secrets.master, RotationKey: rotation, JWTSecret: secrets.tokens, BlobDir: blobs,
+		AdminPassword: secrets.adminPassword(), MasterKey: secrets.master, MasterKeys: func() ([][]byte, error) { return masterKeys(secrets.folder) },
+		ResolveHandle: resolve, RotationKey: rotation, JWTSecret: secrets.tokens, BlobDir: blobs,
 		Mail: mailer(g.smtpURL, "no-reply@"+hostOf(cfg.PublicURL)),
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -248,7 +249,10 @@ func secretPath(place, name string) string {
 
 func (s *stack) pdsSecrets(place string) pdsSecrets {
 	key := func(name string) []byte { return s.secrets[secretPath(place, name)] }
-	return pdsSecrets{key(fileAdmin), key(fileMaster), key(fileSessions), key(fileRotation)}
+	return pdsSecrets{
+		admin: key(fileAdmin), master: key(fileMaster), tokens: key(fileSessions), rotation: key(fileRotation),
+		folder: filepath.Dir(s.dir.file("secrets", secretPath(place, fileAdmin))),
+	}
 }
 
 func (s *stack) pdsDID(place string) syntax.DID {
@@ -284,7 +288,7 @@ func (s *stack) inside(place string) service.Component {
 			return s.runPDS(ctx, h, pds.Config{
 				PublicURL: s.ports.url(portOf(place)), ServiceDID: s.pdsDID(place), HandleDomains: []string{handleDomain}, InviteRequired: true, AllowLoopback: true,
 				LimitFactor: limitFactor,
-				AppView: s.appView(), AppViewURL: s.ports.url(portWeb),
+				AppView:     s.appView(), AppViewURL: s.ports.url(portWeb),
 			}, s.pdsSecrets(place), s.blobs(place), listeners, ready)
 		case schemaLedger:
 			account := s.state.account(idLedger)

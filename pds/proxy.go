@@ -51,13 +51,16 @@ type proxy struct {
 	whole  time.Duration
 	slots  *slots
 	count  *prometheus.CounterVec
+
+	mu    sync.Mutex
+	asked map[syntax.DID]time.Time // guarded by mu: when a document was last read anew for a service that it did not name
 }
 
 func newProxy(client *http.Client, r prometheus.Registerer) (*proxy, error) {
 	p := &proxy{
 		// A redirect is not followed: the token is for the service that was named. The limits in time are the proxy's own.
 		client: &http.Client{Transport: client.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-		stall:  proxyStall, whole: proxyWhole, slots: newSlots(proxyAtOnce, proxyAccount),
+		stall:  proxyStall, whole: proxyWhole, slots: newSlots(proxyAtOnce, proxyAccount), asked: map[syntax.DID]time.Time{},
 		count: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "pds", Name: "proxied_total", Help: "Calls carried to other services, by outcome: answered, refused (by the service) or failed.",
 		}, []string{"outcome"}),
@@ -223,6 +226,29 @@ func (s *Server) endpoint(ctx context.Context, to serviceRef) (*url.URL, error) 
 	if to.DID == s.cfg.ServiceDID {
 		return nil, errOwnService(to)
 	}
+	u, err := s.declared(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	if u == nil && s.proxy.mayAskAnew(to.DID, s.clock.Now()) { // the document may have got it since it was read
+		if err := s.directory.Purge(ctx, to.DID.AtIdentifier()); err != nil {
+			return nil, fmt.Errorf("purge identity %s: %w", to.DID, err)
+		}
+		if u, err = s.declared(ctx, to); err != nil {
+			return nil, err
+		}
+	}
+	if u == nil {
+		return nil, invalid("%s has no service %s", to.DID, to.Fragment)
+	}
+	if own, err := url.Parse(s.cfg.PublicURL); err != nil || sameHost(u, own) {
+		return nil, errOwnService(to)
+	}
+	return u, nil
+}
+
+// declared is where a service's DID document says it is; nil where it says nothing that can be used.
+func (s *Server) declared(ctx context.Context, to serviceRef) (*url.URL, error) {
 	ident, err := s.directory.LookupDID(ctx, to.DID)
 	if errors.Is(err, indigo.ErrDIDNotFound) {
 		return nil, invalid("%s does not exist", to.DID)
@@ -232,12 +258,27 @@ func (s *Server) endpoint(ctx context.Context, to serviceRef) (*url.URL, error) 
 	}
 	u, err := url.Parse(ident.GetServiceEndpoint(to.Fragment))
 	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
-		return nil, invalid("%s has no service %s", to.DID, to.Fragment)
-	}
-	if own, err := url.Parse(s.cfg.PublicURL); err != nil || sameHost(u, own) {
-		return nil, errOwnService(to)
+		return nil, nil
 	}
 	return u, nil
+}
+
+const (
+	askAnewEvery = 5 * time.Second // of one DID, however many calls name a service that it has not
+	maxAskedAnew = 4096
+)
+
+func (p *proxy) mayAskAnew(did syntax.DID, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if last, ok := p.asked[did]; ok && now.Sub(last) < askAnewEvery && now.Sub(last) >= 0 {
+		return false
+	}
+	if len(p.asked) >= maxAskedAnew {
+		clear(p.asked)
+	}
+	p.asked[did] = now
+	return true
 }
 
 func errOwnService(to serviceRef) error {

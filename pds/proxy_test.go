@@ -26,6 +26,12 @@ const carried = "com.example.getThing"
 // registered is a DID whose document has one service.
 func (b *bed) registered(fragment, endpoint string) syntax.DID {
 	b.t.Helper()
+	did, _ := b.registeredWith(fragment, endpoint)
+	return did
+}
+
+func (b *bed) registeredWith(fragment, endpoint string) (syntax.DID, atcrypto.PrivateKey) {
+	b.t.Helper()
 	key, err := atcrypto.GeneratePrivateKeyK256()
 	require.NoError(b.t, err)
 	pub, err := key.PublicKey()
@@ -38,7 +44,7 @@ func (b *bed) registered(fragment, endpoint string) syntax.DID {
 	did, err := identity.GenesisDID(op)
 	require.NoError(b.t, err)
 	require.NoError(b.t, b.plc.Submit(b.t.Context(), did, op))
-	return did
+	return did, key
 }
 
 type usedOnce struct{ sync.Map }
@@ -53,6 +59,8 @@ type otherService struct {
 	*httptest.Server
 	DID  syntax.DID
 	name string // for the header
+
+	rotation atcrypto.PrivateKey
 
 	handle  func(w http.ResponseWriter, r *http.Request, caller syntax.DID)
 	headers chan http.Header
@@ -76,7 +84,7 @@ func (b *bed) service(handle func(w http.ResponseWriter, r *http.Request, caller
 		handle(w, r, caller)
 	}))
 	b.t.Cleanup(o.Close)
-	o.DID = b.registered("thing", o.URL)
+	o.DID, o.rotation = b.registeredWith("thing", o.URL)
 	o.name = o.DID.String() + "#thing"
 	auth = xrpc.NewServiceAuth(xrpc.ServiceAuthConfig{Directory: b.dir, Audience: []string{o.DID.String()}, Replay: &usedOnce{}, Clock: b.clock})
 	return o
@@ -141,6 +149,25 @@ func TestCallReachesTheNamedServiceInTheAccountsName(t *testing.T) {
 	assert.Equal(t, "text/plain", (<-o.headers).Get("Content-Type"))
 	u.ok(u.through(o.name, http.MethodGet, carried, nil))
 	assert.NotEqual(t, asked.Get("Authorization"), (<-o.headers).Get("Authorization"), "each call has a token of its own")
+}
+
+// A document is kept for minutes, and a service may be added to it in that time.
+func TestServiceThatWasAddedSinceIsFound(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	o := b.service(func(w http.ResponseWriter, _ *http.Request, _ syntax.DID) { _, _ = io.WriteString(w, "{}") })
+	added := o.DID.String() + "#added"
+	last, err := b.plc.Last(t.Context(), o.DID)
+	require.NoError(t, err)
+	assert.Equal(t, "InvalidRequest", u.through(added, "GET", carried, nil).name())
+	op := last.Next()
+	op.Services = map[string]identity.Service{"added": {Type: "TestService", Endpoint: o.URL}}
+	require.NoError(t, op.Sign(o.rotation))
+	require.NoError(t, b.plc.Submit(t.Context(), o.DID, op))
+	assert.Equal(t, "InvalidRequest", u.through(added, "GET", carried, nil).name(), "not at every call")
+	b.clock.Advance(askAnewEvery)
+	u.ok(u.through(added, "GET", carried, nil))
 }
 
 func TestMethodsServedHereAreNotCarried(t *testing.T) {

@@ -84,6 +84,27 @@ await step('getServiceAuth', async () => {
   assert.equal(claims.iss, did)
 })
 
+await step('calls to other services go through our PDS', async () => {
+  const ask = async (a, path, headers) => {
+    const res = await a.fetchHandler(`/xrpc/${path}`, { method: 'GET', headers })
+    return { status: res.status, body: await res.json() }
+  }
+  const through = (service, target) => agent.withProxy(service, target)
+  const profile = `org.city-sync.actor.getCity?city=${city.city.did}`
+  const named = await ask(through('citysync_appview', city.appviewDid), profile)
+  assert.equal(named.status, 200, JSON.stringify(named.body))
+  assert.deepEqual((await ask(agent, profile)).body, named.body, 'the AppView is asked where the client names nobody')
+  // The ledger has verified the token before it says that this account is no resident's.
+  const balance = await ask(through('citysync_ledger', city.ledgerDid), 'org.city-sync.ledger.getBalance')
+  assert.equal(balance.body.error, 'NotActivated', JSON.stringify(balance))
+  const nobody = await ask(through('citysync_ledger', city.appviewDid), 'org.city-sync.ledger.getBalance')
+  assert.deepEqual([nobody.status, nobody.body.error], [400, 'InvalidRequest'], 'the AppView has no such service')
+  const itself = await ask(through('atproto_pds', did), 'org.city-sync.ledger.getBalance')
+  assert.deepEqual([itself.status, itself.body.error], [400, 'InvalidRequest'], 'a circle')
+  const anonymous = await fetch(`${city.pds}/xrpc/${profile}`, { headers: { 'atproto-proxy': `${city.appviewDid}#citysync_appview` } })
+  assert.equal(anonymous.status, 401)
+})
+
 const declared = { $type: declaration, cities: [city.city.did], createdAt }
 const self = { repo: did, collection: declaration, rkey: 'self' }
 let current // the CID of the declaration
@@ -140,6 +161,14 @@ await step('uploadBlob and a record that refers to it', async () => {
   const kept = await sync.getBlob({ did, cid })
   assert.deepEqual(Buffer.from(kept.data), png)
   assert.deepEqual((await sync.listBlobs({ did })).data.cids, [cid])
+
+  // A remark in a picture goes unless its owner keeps it.
+  const remark = Buffer.from('AAAADHRFWHRDb21tZW50AGhlcmW3AQID', 'base64')
+  const remarked = Buffer.concat([png.subarray(0, 33), remark, png.subarray(33)])
+  assert.equal((await repo.uploadBlob(remarked, { encoding: 'image/png' })).data.blob.ref.toString(), cid)
+  const whole = await repo.uploadBlob(remarked, { encoding: 'image/png', headers: { 'x-keep-metadata': 'true' } })
+  assert.equal(whole.data.blob.size, remarked.length)
+  await refused('InvalidBlob', repo.uploadBlob(png.subarray(0, 40), { encoding: 'image/png' }))
 })
 
 await step('applyWrites', async () => {

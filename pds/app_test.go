@@ -132,7 +132,9 @@ func TestTokenIsGoodAtEveryServerOnTheDatabaseUntilItIsEnded(t *testing.T) {
 
 func TestAppsAreCountedByAddress(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, func(c *Config) { c.LimitFactor, c.Limits = 1, Limits{string(limitOAuth): {{Points: 2, Window: time.Minute}}} })
+	b := newBed(t, func(c *Config) {
+		c.LimitFactor, c.Limits = 1, Limits{string(limitOAuth): {{Points: 2, Window: time.Minute}}}
+	})
 	for range 2 {
 		assert.Equal(t, http.StatusBadRequest, b.fetch(http.MethodPost, "/oauth/par").Status)
 	}

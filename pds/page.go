@@ -61,6 +61,7 @@ func (s *Server) pageRoutes(m *xrpc.Mux) {
 	form("devices", s.devicesPage, s.devicesForm)
 	form("password", s.passwordPage, s.passwordForm)
 	form("two-step", s.twoStepPage, s.twoStepForm)
+	form("handle", s.handlePage, s.handleForm)
 	form("email", s.emailPage, s.emailForm)
 	page("GET /account/{did}/data", s.mine(s.dataPage))
 	page("GET /account/{did}/data/repo.car", s.mine(s.dataRepo))

@@ -37,7 +37,7 @@ func (d *device) who(but string) []pages.Who {
 
 func (s *Server) accountPage(v *visit, in signIn) error {
 	page := pages.Account{Who: in.who(), Status: in.Status, Others: v.device.who(in.DID.String())}
-	for _, key := range []string{"apps", "app-passwords", "devices", "password", "two-step", "email", "data", "close"} {
+	for _, key := range []string{"apps", "app-passwords", "devices", "password", "two-step", "handle", "email", "data", "close"} {
 		page.Menu = append(page.Menu, pages.Item{Key: key, Path: in.path() + "/" + key})
 	}
 	return v.show(http.StatusOK, "", page)

@@ -30,22 +30,25 @@ func (s *Server) activateAccount(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, acc := c.Context(), a.Account
+	return nil, s.activateAgain(c.Context(), a.Account)
+}
+
+func (s *Server) activateAgain(ctx context.Context, acc *account) error {
 	switch acc.Status {
 	case statusActive:
-		return nil, nil
+		return nil
 	case statusDeactivated:
 	default:
-		return nil, acc.mustBeActive()
+		return acc.mustBeActive()
 	}
 	creds, err := s.credentialsOf(acc)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.checkDocument(ctx, creds); err != nil {
-		return nil, err
+		return err
 	}
-	return nil, s.reopen(ctx, acc)
+	return s.reopen(ctx, acc)
 }
 
 // locked runs fn under the lock of a repository, with its head and its account's status.

@@ -167,6 +167,15 @@ type Close struct {
 	Status string
 	Mailed bool // a code goes to its address before it is deleted
 	Factor bool // or a code of its second step is asked for
+	Detail string
+}
+
+// Handle is the page of an account's name. Detail is what was wrong, in English.
+type Handle struct {
+	Who     Who
+	Domains []string
+	Wanted  string // as it was typed
+	Detail  string
 }
 
 func (Apps) view() string         { return "apps" }
@@ -175,6 +184,7 @@ func (Email) view() string        { return "email" }
 func (Forgotten) view() string    { return "forgotten" }
 func (Reset) view() string        { return "reset" }
 func (Data) view() string         { return "data" }
+func (Handle) view() string       { return "handle" }
 func (Close) view() string        { return "close" }
 func (Failure) view() string      { return "error" }
 func (SignIn) view() string       { return "signin" }

@@ -1,11 +1,13 @@
 package pds
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 
+	"city-sync.org/citysync/lexicons"
 	"city-sync.org/citysync/pds/oauth"
 	"city-sync.org/citysync/pds/pages"
 	"city-sync.org/citysync/pds/scope"
@@ -28,7 +30,9 @@ func (s *Server) authorizePage(v *visit) error {
 	switch {
 	case found:
 	case p.Hint != "":
-		if in, found = v.device.named(p.Hint); !found {
+		if in, found, err = s.hinted(v, p.Hint); err != nil {
+			return err
+		} else if !found {
 			return v.signInFor(p.Hint)
 		}
 	case len(v.device.signIns) == 0:
@@ -60,6 +64,29 @@ func (d *device) named(hint string) (signIn, bool) {
 		}
 	}
 	return signIn{}, false
+}
+
+// hinted finds who is meant: an account that is signed in here, or one that acts for the organization that is meant.
+func (s *Server) hinted(v *visit, hint string) (signIn, bool, error) {
+	if in, found := v.device.named(hint); found {
+		return in, true, nil
+	}
+	for _, in := range v.device.signIns {
+		list, err := s.actAs(v.r.Context(), in.DID)
+		if err != nil {
+			return signIn{}, false, err
+		}
+		for _, org := range list {
+			if org.means(hint) {
+				return in, true, nil
+			}
+		}
+	}
+	return signIn{}, false, nil
+}
+
+func (c controlled) means(hint string) bool {
+	return c.DID.String() == hint || strings.EqualFold(c.Handle, hint)
 }
 
 // signInFor asks for a password, and comes back here.
@@ -100,6 +127,13 @@ func (s *Server) showConsent(v *visit, p *oauth.Pending, in signIn) error {
 		Client: clientOf(p.Client), Back: p.RedirectHost(), ClientID: q.Get("client_id"), RequestURI: q.Get("request_uri"),
 		Who: in.who(), Asks: pages.Asks(v.lang, p.Scope), Another: v.another(),
 	}
+	orgs, err := s.actAs(v.r.Context(), in.DID)
+	if err != nil {
+		return err
+	}
+	for _, org := range orgs {
+		page.ActFor = append(page.ActFor, pages.ActFor{DID: org.DID.String(), Handle: org.Handle, Role: org.Role, Meant: org.means(p.Hint)})
+	}
 	return s.pages.Render(v.w, pages.Answer{
 		Lang: v.lang, Self: v.self, Status: http.StatusOK, View: page,
 		// The scheme, not the host: browsers hold every redirect that follows the form against this, and an application may lead on
@@ -128,14 +162,42 @@ func (s *Server) authorizeForm(v *visit) error {
 	if !found || p.Prompt == "none" || stale(p, in) || in.Status == "suspended" {
 		return v.to(v.self) // signed out meanwhile, or never shown: the page says what is to be done
 	}
-	granted := []string{scope.Base}
+	words := []string{scope.Base}
 	for _, word := range form["scope"] {
 		if p.Scope.Has(word) {
-			granted = append(granted, word)
+			words = append(words, word)
 		}
 	}
-	to, err := s.apps.Grant(ctx, p, oauth.Approval{Account: in.DID, Actor: in.DID, Scope: strings.Join(granted, " "), Device: in.Words})
+	yes := oauth.Approval{Account: in.DID, Actor: in.DID, Scope: strings.Join(words, " "), Device: in.Words}
+	if org := form.Get("for"); org != "" {
+		if found, err := s.actFor(ctx, &yes, org); err != nil {
+			return err
+		} else if !found {
+			return v.to(v.self) // the role ended meanwhile
+		}
+	}
+	to, err := s.apps.Grant(ctx, p, yes)
 	return v.back(to, err)
+}
+
+// actFor turns a yes for the person into one for an organization, within the person's role there.
+func (s *Server) actFor(ctx context.Context, yes *oauth.Approval, org string) (found bool, err error) {
+	list, err := s.actAs(ctx, yes.Actor)
+	if err != nil {
+		return false, err
+	}
+	for _, c := range list {
+		if c.DID.String() != org {
+			continue
+		}
+		asked, err := scope.Parse(yes.Scope, lexicons.PermissionSetOf)
+		if err != nil {
+			return false, err
+		}
+		yes.Account, yes.Scope = c.DID, asked.Within(c.Scope).String()
+		return true, nil
+	}
+	return false, nil
 }
 
 // answerSilently answers without a page: yes only where the one account in question has allowed this application all of it before.

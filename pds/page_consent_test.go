@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"city-sync.org/citysync/lexicons"
 	"city-sync.org/citysync/pds/oauth/apptest"
 )
 
@@ -229,4 +230,37 @@ func TestTrustedClientIsToldApart(t *testing.T) {
 	b.cfg.TrustedClients = []string{app.ID}
 	b.restart()
 	assert.Contains(t, u.visitor().open(path).HTML, "The operator of this server knows this application.")
+}
+
+// An organization's app is let in by a person who acts for it, with that person's own sign-in, and gets no more than the person's role.
+func TestPersonLetsAnAppInForAnOrganization(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	org, ann, bob := b.account("library"), b.account("ann"), b.account("bob")
+	org.ok(org.offer(ann.Handle, "coordinator", ""))
+	ann.ok(ann.post(ann.Access, lexicons.PdsAcceptController, m{"account": org.DID}))
+	const asked = "atproto include:org.city-sync.authOrganization repo:" + note
+	app := b.program(asked)
+	v := ann.visitor()
+	page := v.open(app.Push("login_hint", org.Handle))
+	require.Equal(t, http.StatusOK, page.Status, "she is signed in and acts for the library")
+	assert.Contains(t, page.HTML, `value="`+org.DID.String()+`" checked`)
+	assert.Contains(t, page.HTML, "coordinator: tasks")
+	assert.NotContains(t, bob.visitor().open(app.Push()).HTML, `name="for"`)
+
+	answer := func(v *visitor, u *user, path string) shown {
+		at, err := url.Parse(path)
+		require.NoError(t, err)
+		return v.fill("/oauth/authorize", "client_id", at.Query().Get("client_id"), "request_uri", at.Query().Get("request_uri"), "as", u.DID.String(),
+			"for", org.DID.String(), "do", "allow", "scope", "include:org.city-sync.authOrganization", "scope", "repo:"+note)
+	}
+	assert.True(t, strings.HasPrefix(answer(bob.visitor(), bob, app.Push()).To(), "/oauth/authorize?"), "Bob acts for nobody")
+	got := app.Exchange(answer(v, ann, app.Push()).To())
+	assert.Equal(t, org.DID.String(), got["sub"])
+	assert.Contains(t, got["scope"], "org.city-sync.work.task")
+	assert.NotContains(t, got["scope"], note)
+	assert.NotContains(t, got["scope"], "org.city-sync.offer.offering", "that is another role's")
+
+	listed := org.visitor().open(org.path() + "/apps")
+	assert.Contains(t, listed.HTML, ann.DID.String(), "the organization sees who let it in")
 }

@@ -210,6 +210,10 @@ func TestAppIsAllowedInARealBrowserWithoutScript(t *testing.T) {
 		assert.NotContains(t, got["scope"], "identity:", "what was unticked is not granted")
 		assert.Contains(t, got["scope"], "include:org.city-sync.authResident")
 
+		do(t, browser, chromedp.Navigate(h.account("/apps")), chromedp.Click(chromedp.CSS("summary")))
+		stands(t, browser, "pds-apps-connected-"+lang.tag)
+		do(t, browser, chromedp.Navigate(h.url+s.app.Push("prompt", "select_account")))
+		stands(t, browser, "pds-choose-"+lang.tag)
 		do(t, browser, chromedp.Navigate(h.url+s.app.Push()), chromedp.WaitVisible(chromedp.CSS("#client")))
 		press(t, browser, `button[value="deny"]`, "#in")
 		u, err := url.Parse(<-s.arrived)
@@ -257,7 +261,7 @@ func TestAccountPagesReadOnANarrowPhoneWithoutScript(t *testing.T) {
 		}
 		for _, page := range []string{"/account/forgotten", "/account/reset", "/account/nowhere/at/all", "/oauth/authorize", "/account?done=out"} {
 			do(t, browser, chromedp.Navigate(h.url+page))
-			stands(t, browser, "pds"+strings.ReplaceAll(strings.Split(page, "?")[0], "/", "-")+"-"+lang)
+			stands(t, browser, "pds"+strings.NewReplacer("/", "-", "?", "-").Replace(page)+"-"+lang)
 		}
 		do(t, browser, chromedp.Navigate(h.account("/devices")))
 		press(t, browser, `form:has([name="all"]) button`, "#done")

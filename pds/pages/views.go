@@ -2,6 +2,7 @@ package pages
 
 import (
 	"html/template"
+	"slices"
 	"time"
 )
 
@@ -29,9 +30,20 @@ type Consent struct {
 	ClientID   string
 	RequestURI string
 	Who        Who
-	ActFor     []Who // accounts that the reader acts for
+	ActFor     []ActFor // organizations that the reader may act for
 	Asks       []Ask
 	Another    string // where another account is chosen
+}
+
+// ActFor is an organization for which somebody acts, in a role.
+type ActFor struct {
+	DID, Handle, Role string
+	Meant             bool // the application has it in mind
+}
+
+// Meant tells whether the application has one of the organizations in mind.
+func (c Consent) Meant() bool {
+	return slices.ContainsFunc(c.ActFor, func(a ActFor) bool { return a.Meant })
 }
 
 // Client is the application that asks. Host is sure; Name is what it calls itself.

@@ -24,6 +24,7 @@ type batch struct {
 	state   *rules.State
 	now     time.Time // of the command that runs
 	entries []staged
+	paper   paper // for entries
 	seq     *sequencer
 
 	forgotten []forgotten // last of all: what this batch itself wrote about them is destroyed too
@@ -115,11 +116,11 @@ func (b *batch) append(entries []*entry.Entry) error {
 			return broken("%w", err)
 		}
 		if opening != nil {
-			if add[i].opening, err = opening.Encode(); err != nil {
+			if add[i].opening, err = b.paper.write(opening.Append); err != nil {
 				return broken("opening of entry %d: %w", e.Seq, err)
 			}
 		}
-		if add[i].leaf, err = e.Encode(); err != nil {
+		if add[i].leaf, err = b.paper.write(e.AppendLeaf); err != nil {
 			return xrpc.Errorf(http.StatusBadRequest, "InvalidRecord", "the record makes no entry of the log: %v", err)
 		}
 		add[i].entry, add[i].hash = e, tlog.LeafHash(add[i].leaf)

@@ -28,6 +28,7 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 		return err
 	}
 	crash.Point("ledger/sequencer/after-commit")
+	b.paper.reuse()
 	if len(b.entries) > 0 {
 		if err := s.log.accept(int64(len(b.entries)), nodes); err != nil {
 			return err

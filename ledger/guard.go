@@ -9,7 +9,8 @@ import (
 // guardsOf repeats in SQL, with CHECKs, what the rules decided in memory: caps, allocations, balances, links. A failure here is never a
 // refusal: the batch ends, and with it the process. Epochs and accounts that open in the batch are queued at once.
 func guardsOf(all *statements, b *batch) (*guards, error) {
-	g := &guards{all: all, now: b.now, issued: map[allotment]int64{}, caps: map[allotment]int64{}, balances: map[holding]moved{}}
+	g := &guards{all: all, now: b.now, issued: map[allotment]int64{}, caps: map[allotment]int64{}, balances: make(map[holding]moved, len(b.entries))}
+	g.accounts, g.seqs = make([]byte, 0, len(entry.Account{})*len(b.entries)), make([]int64, 0, len(b.entries))
 	for _, s := range b.entries {
 		if err := g.add(s.entry, s.holder); err != nil {
 			return nil, err

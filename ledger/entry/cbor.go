@@ -124,9 +124,11 @@ func appendInt(b []byte, n int64) []byte {
 // usualSize is enough for most leaves and openings.
 const usualSize = 1 << 10
 
-func marshal(v any) ([]byte, error) {
+func marshal(v any) ([]byte, error) { return appendValue(make([]byte, 0, usualSize), v) }
+
+func appendValue(b []byte, v any) ([]byte, error) {
 	value := reflect.ValueOf(v)
-	return planOf(value.Type()).write(make([]byte, 0, usualSize), value)
+	return planOf(value.Type()).write(b, value)
 }
 
 func (p *plan) write(b []byte, v reflect.Value) ([]byte, error) {

@@ -216,6 +216,9 @@ const maxOpening = 16 << 10
 // Encode is the opening's one form in bytes.
 func (o *Opening) Encode() ([]byte, error) { return marshal(o) }
 
+// Append appends what Encode gives.
+func (o *Opening) Append(b []byte) ([]byte, error) { return appendValue(b, o) }
+
 // DecodeOpening reads what Encode gives, and nothing else. The opening keeps parts of data.
 func DecodeOpening(data []byte) (*Opening, error) {
 	if len(data) > maxOpening {

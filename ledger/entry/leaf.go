@@ -24,18 +24,22 @@ func maxSize(k Kind) int {
 }
 
 // Encode gives the entry's leaf. An entry with a sealed part must be sealed first.
-func (e *Entry) Encode() ([]byte, error) {
+func (e *Entry) Encode() ([]byte, error) { return e.AppendLeaf(make([]byte, 0, usualSize)) }
+
+// AppendLeaf appends what Encode gives.
+func (e *Entry) AppendLeaf(b []byte) ([]byte, error) {
 	if err := e.check(); err != nil {
 		return nil, fmt.Errorf("%w: entry %d: %w", ErrLeaf, e.Seq, err)
 	}
-	leaf, err := marshal(e)
+	from := len(b)
+	b, err := appendValue(b, e)
 	if err != nil {
 		return nil, fmt.Errorf("%w: entry %d: %w", ErrLeaf, e.Seq, err)
 	}
-	if len(leaf) > maxSize(e.Kind) {
-		return nil, fmt.Errorf("%w: entry %d: %d bytes, at most %d", ErrLeaf, e.Seq, len(leaf), maxSize(e.Kind))
+	if size := len(b) - from; size > maxSize(e.Kind) {
+		return nil, fmt.Errorf("%w: entry %d: %d bytes, at most %d", ErrLeaf, e.Seq, size, maxSize(e.Kind))
 	}
-	return leaf, nil
+	return b, nil
 }
 
 // Decode reads a leaf. It accepts only what Encode gives.

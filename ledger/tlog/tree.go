@@ -24,6 +24,7 @@ func NodeCount(size int64) int64 { return tlog.StoredHashCount(size) }
 // Append gives the hashes to be stored for new leaves, from index NodeCount(size) on, and the root that follows.
 func Append(size int64, leaves []Hash, nodes Nodes) (added []Hash, root Hash, err error) {
 	first := NodeCount(size)
+	added = make([]Hash, 0, NodeCount(size+int64(len(leaves)))-first)
 	grown := tlog.HashReaderFunc(func(indexes []int64) ([]Hash, error) {
 		out := make([]Hash, len(indexes))
 		var old []int64

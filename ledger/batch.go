@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -111,7 +110,7 @@ func (b *batch) append(entries []*entry.Entry) error {
 		if want := b.state.Size() + int64(i); e.Seq != want {
 			return broken("entry says index %d, the log is at %d", e.Seq, want)
 		}
-		opening, err := e.Seal(rand.Reader)
+		opening, err := b.seq.seal(e)
 		if err != nil {
 			return broken("%w", err)
 		}

@@ -23,6 +23,7 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
+	all.meanwhile = s.blanks.fill
 	head, err := s.conn.write(ctx, all, b.tx.begun)
 	if err != nil {
 		return err

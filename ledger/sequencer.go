@@ -67,6 +67,7 @@ type sequencer struct {
 	term    int64
 	conn    lockedConn
 	call    arguments // of the batch that is written, for the writer's goroutine alone
+	blanks  blanks
 	signing *signing
 	policy  atomic.Pointer[[32]byte] // hash of the quorum policy as the log names it; nil: none
 	keys    atomic.Pointer[witnessKeys]

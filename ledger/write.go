@@ -52,6 +52,7 @@ func (s *statements) send(ctx context.Context, conn sender) (err error) {
 type written struct {
 	before, after statements
 	call          *arguments
+	meanwhile     func() error // is done while the database works
 }
 
 // writeBatch collects what a batch adds to the log: leaves, openings, nodes, guards, and the head where the term is ours.
@@ -171,18 +172,18 @@ func (c lockedConn) write(ctx context.Context, w *written, begun bool) (head, er
 		begun = true
 	}
 	if len(w.after.rows) == 0 {
-		return c.send(ctx, !begun, w.call, true)
+		return c.send(ctx, !begun, w.call, true, w.meanwhile)
 	}
-	if _, err := c.send(ctx, !begun, w.call, false); err != nil {
+	if _, err := c.send(ctx, !begun, w.call, false, w.meanwhile); err != nil {
 		return head{}, err
 	}
 	if err := w.after.send(ctx, c); err != nil {
 		return head{}, err
 	}
-	return c.send(ctx, false, nil, true)
+	return c.send(ctx, false, nil, true, nil)
 }
 
-func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commit bool) (h head, err error) {
+func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commit bool, meanwhile func() error) (h head, err error) {
 	p := c.PgConn().StartPipeline(ctx)
 	defer func() {
 		if e := p.Close(); err == nil && e != nil {
@@ -211,6 +212,11 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 		return h, fmt.Errorf("send the batch: %w", err)
 	}
 	crash.Point("ledger/sequencer/after-send")
+	if meanwhile != nil {
+		if err := meanwhile(); err != nil {
+			return h, err
+		}
+	}
 	if begin {
 		if _, err := answered(p); err != nil {
 			return h, fmt.Errorf("begin: %w", err)

@@ -34,13 +34,24 @@ func Commit(fields []Field, random io.Reader) (*Opening, Commitment, error) {
 	if len(fields) > maxFields {
 		return nil, Commitment{}, fmt.Errorf("commitment of %d fields, at most %d", len(fields), maxFields)
 	}
-	o := &Opening{Fields: slices.Clone(fields), Padding: make([][]byte, 0, paddedTo(len(fields))-len(fields))}
-	slices.SortFunc(o.Fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	padded := paddedTo(len(fields))
 	noise := make([]byte, saltSize*padded)
 	if _, err := io.ReadFull(random, noise); err != nil {
 		return nil, Commitment{}, fmt.Errorf("salts: %w", err)
 	}
+	o := salted(fields, noise)
+	root, err := o.root()
+	if err != nil {
+		return nil, Commitment{}, err
+	}
+	return o, commitmentOf(root, padded), nil
+}
+
+// salted gives each field its salt, in the order of their names, and makes padding of what is left.
+func salted(fields []Field, noise []byte) *Opening {
+	padded := paddedTo(len(fields))
+	o := &Opening{Fields: slices.Clone(fields), Padding: make([][]byte, 0, padded-len(fields))}
+	slices.SortFunc(o.Fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	for i := range padded {
 		salt := noise[i*saltSize : (i+1)*saltSize]
 		if i < len(o.Fields) {
@@ -49,11 +60,7 @@ func Commit(fields []Field, random io.Reader) (*Opening, Commitment, error) {
 			o.Padding = append(o.Padding, salt)
 		}
 	}
-	root, err := o.root()
-	if err != nil {
-		return nil, Commitment{}, err
-	}
-	return o, commitmentOf(root, padded), nil
+	return o
 }
 
 func paddedTo(n int) int {
@@ -108,13 +115,11 @@ func (o *Opening) leaves(level *[maxFields][32]byte) (n int, err error) {
 			return 0, err
 		}
 	}
-	var data [1 + saltSize]byte
 	for i, p := range o.Padding {
 		if len(p) != saltSize {
 			return 0, fmt.Errorf("padding leaf of %d bytes", len(p))
 		}
-		copy(data[1:], p)
-		level[len(o.Fields)+i] = sha256.Sum256(data[:])
+		level[len(o.Fields)+i] = paddingLeaf(p)
 	}
 	return n, nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -142,6 +143,28 @@ func TestAppsAreCountedByAddress(t *testing.T) {
 	assert.Equal(t, http.StatusTooManyRequests, over.Status)
 	assert.Equal(t, "30", over.Header.Get("Retry-After"))
 	assert.Equal(t, "0", over.Header.Get("RateLimit-Remaining"))
+	assert.Equal(t, map[string]float64{"invalid_request /oauth/par": 2, "temporarily_unavailable /oauth/token": 1}, b.counted("pds_oauth_requests_total"))
+}
+
+// counted reads a counter, by its labels' values.
+func (b *bed) counted(name string) map[string]float64 {
+	b.t.Helper()
+	families, err := b.deps.Registry.(*prometheus.Registry).Gather()
+	require.NoError(b.t, err)
+	out := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, metric := range f.GetMetric() {
+			var labels []string
+			for _, l := range metric.GetLabel() {
+				labels = append(labels, l.GetValue())
+			}
+			out[strings.Join(labels, " ")] = metric.GetCounter().GetValue()
+		}
+	}
+	return out
 }
 
 func TestHousekeepingClearsWhatIsOverOfApps(t *testing.T) {

@@ -8,6 +8,7 @@ type metrics struct {
 	commits  prometheus.Counter
 	reports  prometheus.Counter
 	mails    *prometheus.CounterVec // by what they are about and what came of them
+	apps     *prometheus.CounterVec // what apps asked of the authorization server and what came of it
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -21,8 +22,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		reports:  counter("reports_total", "Reports kept for the operators."),
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pds", Name: "mails_total", Help: "Mails, by what they are about and what came of them."},
 			[]string{"about", "outcome"}),
+		apps: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pds", Name: "oauth_requests_total", Help: "Requests of apps to the authorization server, by what they ask and what came of them."},
+			[]string{"path", "outcome"}),
 	}
-	for _, c := range []prometheus.Collector{m.accounts, m.sessions, m.commits, m.reports, m.mails} {
+	for _, c := range []prometheus.Collector{m.accounts, m.sessions, m.commits, m.reports, m.mails, m.apps} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -27,6 +27,7 @@ func (s *Server) newApps(secret []byte) (*oauth.Server, error) {
 			}
 			return 0
 		},
+		Count:         func(path, outcome string) { s.metrics.apps.WithLabelValues(path, outcome).Inc() },
 		AllowLoopback: s.cfg.AllowLoopback, Transition: s.cfg.TransitionScopes, Trusted: s.cfg.TrustedClients,
 	})
 }

@@ -27,7 +27,7 @@ type Accounts interface {
 	MayAct(ctx context.Context, account, actor syntax.DID) (bool, error)
 }
 
-// Config is all that a Server works with. Limit, AllowLoopback, Transition and Trusted are optional.
+// Config is all that a Server works with. Limit, Count, AllowLoopback, Transition and Trusted are optional.
 type Config struct {
 	// Issuer is the PDS's public URL, without a final slash: it issues the tokens and is their audience.
 	Issuer   string
@@ -41,6 +41,8 @@ type Config struct {
 	Scopes func(string) (*scope.Set, error)
 	// Limit counts a request to PAR, token or revoke and tells how long its sender must wait, zero where it need not.
 	Limit func(answer http.Header, r *http.Request) time.Duration
+	// Count takes what came of each of these requests: ok, or the name of its refusal.
+	Count func(path, outcome string)
 
 	AllowLoopback bool     // clients whose metadata stands on this machine
 	Transition    bool     // scopes from before permissions were granular
@@ -93,6 +95,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Limit == nil {
 		cfg.Limit = func(http.Header, *http.Request) time.Duration { return 0 }
+	}
+	if cfg.Count == nil {
+		cfg.Count = func(string, string) {}
 	}
 	u, err := url.Parse(cfg.Issuer)
 	if err != nil {
@@ -148,22 +153,24 @@ func (s *Server) Register(handle func(pattern string, h http.Handler)) {
 	handle("GET /.well-known/oauth-authorization-server", document300(s.serverMetadata()))
 	handle("GET /.well-known/oauth-protected-resource", document300(s.resourceMetadata()))
 	handle("GET "+pathKeys, document300(map[string]any{"keys": []any{}})) // our tokens are read by nobody else
-	handle(pathPAR, s.endpoint(s.push))
-	handle(pathToken, s.endpoint(s.token))
-	handle(pathRevoke, s.endpoint(s.revoke))
+	handle(pathPAR, s.endpoint(pathPAR, s.push))
+	handle(pathToken, s.endpoint(pathToken, s.token))
+	handle(pathRevoke, s.endpoint(pathRevoke, s.revoke))
 }
 
 // endpoint is what all that clients post to have in common.
-func (s *Server) endpoint(fn func(r *http.Request, f form, now time.Time) (int, any, error)) http.Handler {
+func (s *Server) endpoint(path string, fn func(r *http.Request, f form, now time.Time) (int, any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
 		status, out, err := s.serve(w, r, fn)
 		e := s.Answer(r.Context(), h, err)
 		if e == nil {
+			s.cfg.Count(path, "ok")
 			writeJSON(w, status, out)
 			return
 		}
+		s.cfg.Count(path, e.Code)
 		writeError(w, e)
 	})
 }

@@ -349,3 +349,23 @@ func TestDatabaseHoldsNothingThatOpensAnything(t *testing.T) { // O5
 	}
 	assert.NotContains(t, b.log.String(), waiting)
 }
+
+func TestRefreshThatWaitedForAnotherSeesWhatItDid(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	a := b.public()
+	first := a.login().str("refresh_token")
+	tx, err := b.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	_, err = tx.Exec(t.Context(), `update oauth_session set generation = 3`) // two refreshes by another process, not committed yet
+	require.NoError(t, err)
+	done := make(chan answer, 1)
+	go func() { c := *a; done <- c.refresh(first) }()
+	require.Eventually(t, func() bool {
+		return b.count(`select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`) == 1
+	}, 10*time.Second, 5*time.Millisecond)
+	require.NoError(t, tx.Commit(t.Context()))
+	refusedAs(t, "invalid_grant", <-done, "the token is two generations old")
+	assert.Zero(t, b.count(`select count(*) from oauth_session`))
+}

@@ -11,10 +11,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/require"
 
 	"city-sync.org/citysync/internal/identity"
+	"city-sync.org/citysync/internal/xrpc"
 )
 
 // neighbour is another server in the same network: one directory, one clock, other keys and accounts.
@@ -145,4 +149,18 @@ func multikeyIn(t *testing.T, message string) string {
 	require.True(t, ok, message)
 	key, _, _ := strings.Cut(rest, ";")
 	return key
+}
+
+// signService signs what the account's former host would.
+func signService(key atcrypto.PrivateKey, did syntax.DID, to *bed) (string, error) {
+	return xrpc.SignServiceToken(key, did.String(), to.cfg.ServiceDID.String(), createAccountNSID, to.clock.Now(), time.Minute)
+}
+
+func mustRecord(t *testing.T, fields m) []byte {
+	t.Helper()
+	raw, err := json.Marshal(fields)
+	require.NoError(t, err)
+	rec, err := newRecord(note, "a", raw, nil)
+	require.NoError(t, err)
+	return rec.CBOR
 }

@@ -41,6 +41,8 @@ func TestAppPasswordWritesAndChangesNothingOfTheAccount(t *testing.T) {
 		assert.Equal(t, "Forbidden", a.name(), nsid)
 	}
 	assert.Equal(t, "Forbidden", b.get(app.Access, "com.atproto.server.listAppPasswords").name())
+	assert.Equal(t, "InsufficientScope", b.post(app.Access, "com.atproto.identity.updateHandle", m{"handle": "other.test"}).name())
+	assert.Equal(t, "InsufficientScope", b.post(app.Access, "com.atproto.repo.importRepo", m{}).name())
 	again := b.ok(b.post(session.str("refreshJwt"), "com.atproto.server.refreshSession", nil))
 	assert.Equal(t, "Forbidden", b.get(again.str("accessJwt"), "com.atproto.server.listAppPasswords").name(), "a refreshed session is no more")
 	gone := b.post("", "com.atproto.server.deleteAccount", m{"did": u.DID, "password": password, "token": ""})

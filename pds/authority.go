@@ -213,11 +213,19 @@ func (a *authority) mayCall(lxm, aud string) error {
 	return a.may(func(s *scope.Set) bool { return s.RPC(lxm, aud) }, scope.RPCOf(lxm, aud))
 }
 
+// mayAccount and mayIdentity keep the account itself from app passwords: those may write, and
+// change nothing that their owner would miss.
 func (a *authority) mayAccount(attr string, action scope.Action) error {
+	if a.Kind == byAppPassword && action == scope.Manage {
+		return errScope(scope.AccountOf(attr, action))
+	}
 	return a.may(func(s *scope.Set) bool { return s.Account(attr, action) }, scope.AccountOf(attr, action))
 }
 
 func (a *authority) mayIdentity(attr string) error {
+	if a.Kind == byAppPassword {
+		return errScope(scope.IdentityOf(attr))
+	}
 	return a.may(func(s *scope.Set) bool { return s.Identity(attr) }, scope.IdentityOf(attr))
 }
 

@@ -1,6 +1,7 @@
 package pds
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -383,14 +385,22 @@ func (b *bed) blocked(n int) {
 	}, 10*time.Second, 5*time.Millisecond)
 }
 
+// held is a transaction of somebody else's, who lets go at the test's end at latest.
+func (b *bed) held() pgx.Tx {
+	b.t.Helper()
+	tx, err := b.pool.Begin(b.t.Context())
+	require.NoError(b.t, err)
+	b.t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
 // A write that passed every check of its request waits for the repository; meanwhile the role ends.
 func TestWriteThatWaitedIsRefusedOnceTheRoleHasEnded(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	o := b.organization(scope.RoleCoordinator, "").accepted()
-	held, err := b.pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = held.Exec(t.Context(), `select from repo where did = $1 for update`, o.DID)
+	held := b.held()
+	_, err := held.Exec(t.Context(), `select from repo where did = $1 for update`, o.DID)
 	require.NoError(t, err)
 	late := make(chan answer, 1)
 	go func() { late <- o.act(task, "late") }()
@@ -406,9 +416,8 @@ func TestEndOfARoleWaitsForWritesUnderWay(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	o := b.organization(scope.RoleCoordinator, "").accepted()
-	held, err := b.pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = held.Exec(t.Context(), `select from event_head for update`) // the last thing that a write takes
+	held := b.held()
+	_, err := held.Exec(t.Context(), `select from event_head for update`) // the last thing that a write takes
 	require.NoError(t, err)
 	wrote, ended := make(chan answer, 1), make(chan answer, 1)
 	go func() { wrote <- o.act(task, "early") }()

@@ -176,7 +176,9 @@ func (s *Server) revokeAppPassword(c *xrpc.Call) (any, error) {
 	return nil, s.dropAppPassword(c.Context(), a.Account.DID, in.Name)
 }
 
-// needsPrivilege tells the methods for which an app password gets a service token only when its owner said so.
+// needsPrivilege tells the methods for which an app password gets a service token only when its owner said so. Some services do not look at
+// case, so this does not.
 func needsPrivilege(lxm string) bool {
-	return lxm == "*" || lxm == "com.atproto.server.createAccount" || strings.HasPrefix(lxm, "chat.bsky.")
+	lxm = strings.ToLower(lxm)
+	return lxm == "*" || lxm == "com.atproto.server.createaccount" || strings.HasPrefix(lxm, "chat.bsky.")
 }

@@ -39,3 +39,22 @@ func FuzzSessionToken(f *testing.F) {
 		require.Equal(t, access[:strings.LastIndexByte(access, '.')], raw[:strings.LastIndexByte(raw, '.')])
 	})
 }
+
+// FuzzServiceRef: whatever a client writes in the header, what is taken of it is one DID and one name, written the same way back.
+func FuzzServiceRef(f *testing.F) {
+	for _, s := range []string{"did:web:a.example#thing", "did:plc:ewvi7nxzyoun6zhxrhs64oiz#", "#a", "did:web:a#b#c", "did:web:a.example# b", "did:web:a%3A80#b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		ref, err := parseServiceRef(raw)
+		if err != nil {
+			require.Empty(t, ref)
+			return
+		}
+		require.Equal(t, raw, ref.String())
+		_, err = syntax.ParseDID(ref.DID.String())
+		require.NoError(t, err)
+		require.NotContains(t, ref.Fragment, "#")
+		require.False(t, strings.ContainsFunc(ref.Fragment, func(r rune) bool { return r <= ' ' || r == 0x7f }), "no space, no control character")
+	})
+}

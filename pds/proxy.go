@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,7 +78,8 @@ func (r serviceRef) String() string { return r.DID.String() + "#" + r.Fragment }
 func parseServiceRef(raw string) (serviceRef, error) {
 	did, fragment, _ := strings.Cut(raw, "#")
 	parsed, err := syntax.ParseDID(did)
-	if err != nil || fragment == "" || len(fragment) > 128 || strings.ContainsAny(fragment, "# \t") {
+	odd := func(r rune) bool { return r <= ' ' || r > '~' || r == '#' }
+	if err != nil || fragment == "" || len(fragment) > 128 || strings.ContainsFunc(fragment, odd) {
 		return serviceRef{}, fmt.Errorf("%q is no DID#service", raw)
 	}
 	return serviceRef{DID: parsed, Fragment: fragment}, nil
@@ -132,8 +132,7 @@ func (s *Server) carry(c *xrpc.Call) (any, error) {
 	if to == nil {
 		return nil, xrpc.Errorf(http.StatusNotImplemented, xrpc.NameNotImplemented, "%s is not served here, and no service was named in %s", c.NSID, proxyHeader)
 	}
-	// Names of methods are told apart by some and not by others, so the guard does not look at case.
-	if slices.ContainsFunc(protected, func(lxm string) bool { return strings.EqualFold(lxm, c.NSID) }) {
+	if isProtected(c.NSID) {
 		return nil, refused("InvalidToken", "%s is between an account and its own server", c.NSID)
 	}
 	a, err := s.caller(c)

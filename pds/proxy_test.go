@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -62,7 +63,6 @@ type otherService struct {
 
 	rotation atcrypto.PrivateKey
 
-	handle  func(w http.ResponseWriter, r *http.Request, caller syntax.DID)
 	headers chan http.Header
 }
 
@@ -395,6 +395,20 @@ func TestAudienceMayNameTheService(t *testing.T) {
 	caller, err := auth.Verify(t.Context(), strings.TrimPrefix((<-o.headers).Get("Authorization"), "Bearer "), carried)
 	require.NoError(t, err)
 	assert.Equal(t, u.DID, caller)
+}
+
+func TestPlainAppPasswordReachesNoPrivateMessages(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	o := b.service(func(w http.ResponseWriter, _ *http.Request, _ syntax.DID) { _, _ = io.WriteString(w, "{}") })
+	for _, privileged := range []bool{false, true} {
+		phone := &user{bed: b, DID: u.DID, Access: b.ok(u.signIn(u.appPassword(strconv.FormatBool(privileged), privileged))).str("accessJwt")}
+		b.ok(phone.through(o.name, "GET", carried, nil))
+		for _, lxm := range []string{"chat.bsky.convo.getConvo", "chat.bsky.CONVO.getConvo"} {
+			assert.Equal(t, privileged, phone.through(o.name, "GET", lxm, nil).Status == http.StatusOK, lxm)
+		}
+	}
 }
 
 func TestAppCallsTheServicesItWasGrantedOnly(t *testing.T) {

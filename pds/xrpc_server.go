@@ -158,6 +158,11 @@ var protected = []string{
 	"com.atproto.server.updateEmail",
 }
 
+// isProtected does not look at case: some services tell methods apart by it and others do not.
+func isProtected(lxm string) bool {
+	return slices.ContainsFunc(protected, func(p string) bool { return strings.EqualFold(p, lxm) })
+}
+
 const (
 	serviceTokenLife    = time.Minute
 	serviceTokenMaxLife = time.Hour // for long uploads; our own services take two minutes at most
@@ -182,7 +187,7 @@ func (s *Server) getServiceAuth(c *xrpc.Call) (any, error) {
 			return nil, invalid("lxm %q is not an NSID", lxm)
 		}
 	}
-	if slices.Contains(protected, lxm) {
+	if isProtected(lxm) {
 		return nil, invalid("no service token is given for the protected method %s", lxm)
 	}
 	if err := a.mayCall(cmp.Or(lxm, "*"), aud); err != nil {

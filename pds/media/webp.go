@@ -79,7 +79,7 @@ func (p *Plan) webpAround(body *Plan, extended int64, turn byte) error {
 		total++
 		back = append([]byte{0}, back...)
 	}
-	head := binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(total)) //nolint:gosec // no more than the size that was there, and a few bytes
+	head := binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(total)) // no more than was there, and a few bytes
 	p.putOrKeep(append(append(head, "WEBP"...), front...))
 	for _, q := range body.pieces {
 		p.keep(q.off, q.n)

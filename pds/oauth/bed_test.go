@@ -112,7 +112,7 @@ func newBed(t *testing.T, tune ...func(*oauth.Config)) *bed {
 		require.NoError(t, err)
 	}
 	b.cfg = oauth.Config{
-		Issuer: b.url, Pool: pgtest.AsRole(t, b.pool, pds.GrantTo), HTTP: xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: true, MaxBytes: 64 << 20}),
+		Issuer: b.url, Pool: pgtest.AsRole(t, b.pool, pds.GrantTo), HTTP: xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: true, MaxBytes: 64 << 20, MaxRedirects: 2}),
 		Clock: b.clock, Log: slog.New(slog.NewTextHandler(b.log, nil)), Secret: bytes.Repeat([]byte{5}, 32), Accounts: b,
 		Scopes:        func(raw string) (*scope.Set, error) { return scope.Parse(raw, lexicons.PermissionSetOf) },
 		Limit:         func(http.Header, *http.Request) time.Duration { return time.Duration(b.wait.Load()) },

@@ -185,6 +185,8 @@ func TestClientMetadataIsReadEveryTenMinutesAndKeptForADayWhileItsHostIsDown(t *
 	b.publish("/app.json", http.NotFound)
 	b.clock.Advance(10 * time.Minute)
 	refusedAs(t, "invalid_client_metadata", a.post("/oauth/par", a.asked(nil)), "a client that is gone is gone at once")
+	b.publish("/app.json", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	assert.Equal(t, http.StatusServiceUnavailable, a.post("/oauth/par", a.asked(nil)).Status, "and does not come back when its host is down")
 }
 
 func TestClientMetadataThatManyWaitForIsFetchedOnce(t *testing.T) {

@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"city-sync.org/citysync/pds/oauth"
+	"city-sync.org/citysync/pds/scope"
 )
 
 func TestTokenRequestRefusals(t *testing.T) {
@@ -367,5 +369,28 @@ func TestRefreshThatWaitedForAnotherSeesWhatItDid(t *testing.T) {
 	}, 10*time.Second, 5*time.Millisecond)
 	require.NoError(t, tx.Commit(t.Context()))
 	refusedAs(t, "invalid_grant", <-done, "the token is two generations old")
+	assert.Zero(t, b.count(`select count(*) from oauth_session`))
+}
+
+func TestSessionWhosePermissionSetIsGoneOpensNothingAndCanBeEnded(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	a := b.public()
+	token := a.login().str("access_token")
+	b.cfg.Scopes = func(raw string) (*scope.Set, error) {
+		return nil, &scope.InvalidError{Word: raw, Reason: "not known any more"}
+	}
+	later := httptest.NewServer(mux(b.another()))
+	t.Cleanup(later.Close)
+	req, err := http.NewRequest(http.MethodGet, later.URL+"/resource/thing", nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "DPoP "+token)
+	req.Header.Set("DPoP", a.proof(http.MethodGet, b.url+"/resource/thing", token, nil))
+	refusedAs(t, "invalid_token", b.do(req))
+	list, err := b.another().Sessions(t.Context(), alice)
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	assert.True(t, list[0].Scope.Empty())
+	require.NoError(t, b.server.End(t.Context(), alice, list[0].ID))
 	assert.Zero(t, b.count(`select count(*) from oauth_session`))
 }

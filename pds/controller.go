@@ -292,5 +292,6 @@ func (s *Server) endRole(ctx context.Context, account, person, by syntax.DID, me
 	if err != nil {
 		return wrapUnlessShown(err, "end a role for %s", account)
 	}
-	return nil
+	// They opened nothing any more, and must not again when the role is given anew.
+	return s.apps.EndActor(ctx, account, person)
 }

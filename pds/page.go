@@ -30,6 +30,7 @@ type visit struct {
 	s      *Server
 	w      http.ResponseWriter
 	r      *http.Request
+	form   url.Values // of a post
 	lang   string
 	device *device
 	self   string // where this page is got again
@@ -58,6 +59,7 @@ func (s *Server) pageRoutes(m *xrpc.Mux) {
 	page("POST /account/{did}/sign-out", s.mine(s.signOutForm))
 	form("apps", s.appsPage, s.appsForm)
 	form("app-passwords", s.appPasswordsPage, s.appPasswordsForm)
+	form("people", s.peoplePage, s.peopleForm)
 	form("devices", s.devicesPage, s.devicesForm)
 	form("password", s.passwordPage, s.passwordForm)
 	form("two-step", s.twoStepPage, s.twoStepForm)
@@ -104,6 +106,7 @@ func (s *Server) page(fn func(*visit) error) http.Handler {
 			v.settle(v.fail(http.StatusBadRequest, "badForm"))
 			return
 		}
+		v.form = r.PostForm
 		d, err := s.deviceOf(r)
 		if err == nil {
 			v.device = d

@@ -37,7 +37,7 @@ func (d *device) who(but string) []pages.Who {
 
 func (s *Server) accountPage(v *visit, in signIn) error {
 	page := pages.Account{Who: in.who(), Status: in.Status, Others: v.device.who(in.DID.String())}
-	for _, key := range []string{"apps", "app-passwords", "devices", "password", "two-step", "handle", "email", "data", "close"} {
+	for _, key := range []string{"apps", "app-passwords", "people", "devices", "password", "two-step", "handle", "email", "data", "close"} {
 		page.Menu = append(page.Menu, pages.Item{Key: key, Path: in.path() + "/" + key})
 	}
 	return v.show(http.StatusOK, "", page)
@@ -62,13 +62,13 @@ func (s *Server) devicesPage(v *visit, in signIn) error {
 
 func (s *Server) devicesForm(v *visit, in signIn) error {
 	ctx := v.r.Context()
-	if v.r.PostForm.Get("all") == "1" {
+	if v.form.Get("all") == "1" {
 		if err := pg.InTx(ctx, s.pool, func(tx pgx.Tx) error { return endOthers(ctx, tx, in.DID, in.ID) }); err != nil {
 			return err
 		}
 		return v.to(in.path() + "/devices?done=all")
 	}
-	if err := s.signOut(ctx, in.DID, v.r.PostForm.Get("device")); err != nil {
+	if err := s.signOut(ctx, in.DID, v.form.Get("device")); err != nil {
 		return err
 	}
 	return v.to(in.path() + "/devices?done=device")
@@ -79,7 +79,7 @@ func (s *Server) passwordPage(v *visit, in signIn) error {
 }
 
 func (s *Server) passwordForm(v *visit, in signIn) error {
-	ctx, form, page := v.r.Context(), v.r.PostForm, pages.NewPassword{Who: in.who()}
+	ctx, form, page := v.r.Context(), v.form, pages.NewPassword{Who: in.who()}
 	if ok, err := s.proven(v, in); err != nil {
 		return err
 	} else if !ok {
@@ -114,7 +114,7 @@ func (s *Server) passwordForm(v *visit, in signIn) error {
 
 // proven tells whether the form carries the account's password: what cannot be undone asks for it again, so that a browser left open is not enough.
 func (s *Server) proven(v *visit, in signIn) (bool, error) {
-	acc, err := s.byPassword(v.r.Context(), s.ip(v.r), in.DID.String(), v.r.PostForm.Get("password"))
+	acc, err := s.byPassword(v.r.Context(), s.ip(v.r), in.DID.String(), v.form.Get("password"))
 	if refusalName(err) == "AuthenticationRequired" || errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}

@@ -30,13 +30,13 @@ func (s *Server) appsPage(v *visit, in signIn) error {
 
 func (s *Server) appsForm(v *visit, in signIn) error {
 	ctx := v.r.Context()
-	if v.r.PostForm.Get("all") == "1" {
+	if v.form.Get("all") == "1" {
 		if err := s.apps.EndAll(ctx, in.DID); err != nil {
 			return err
 		}
 		return v.to(in.path() + "/apps?done=appsAll")
 	}
-	if err := s.apps.End(ctx, in.DID, v.r.PostForm.Get("app")); err != nil {
+	if err := s.apps.End(ctx, in.DID, v.form.Get("app")); err != nil {
 		return err
 	}
 	return v.to(in.path() + "/apps?done=app")
@@ -61,7 +61,7 @@ func (s *Server) appPasswordsOf(v *visit, in signIn) (pages.AppPasswords, error)
 
 // appPasswordsForm makes or revokes an app password. A new one goes round the second step, so making it asks for the account's password.
 func (s *Server) appPasswordsForm(v *visit, in signIn) error {
-	ctx, form := v.r.Context(), v.r.PostForm
+	ctx, form := v.r.Context(), v.form
 	name := strings.TrimSpace(form.Get("name"))
 	if form.Get("do") == "revoke" {
 		if err := s.dropAppPassword(ctx, in.DID, form.Get("name")); err != nil {

@@ -28,7 +28,7 @@ func (s *Server) handleOf(in signIn) pages.Handle {
 
 func (s *Server) handleForm(v *visit, in signIn) error {
 	ctx, page := v.r.Context(), s.handleOf(in)
-	page.Wanted = strings.ToLower(strings.TrimPrefix(strings.TrimSpace(v.r.PostForm.Get("handle")), "@"))
+	page.Wanted = strings.ToLower(strings.TrimPrefix(strings.TrimSpace(v.form.Get("handle")), "@"))
 	acc, err := s.findAccount(ctx, in.DID.String())
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (s *Server) closing(v *visit, in signIn) (pages.Close, error) {
 }
 
 func (s *Server) closeForm(v *visit, in signIn) error {
-	ctx, form := v.r.Context(), v.r.PostForm
+	ctx, form := v.r.Context(), v.form
 	page, err := s.closing(v, in)
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func (s *Server) closeForm(v *visit, in signIn) error {
 
 // endAccount deletes the account of a form whose sender gave its password.
 func (s *Server) endAccount(v *visit, in signIn, page pages.Close) error {
-	ctx, form := v.r.Context(), v.r.PostForm
+	ctx, form := v.r.Context(), v.form
 	var err error
 	if !strings.EqualFold(strings.TrimSpace(form.Get("handle")), in.Handle) {
 		return v.again("deleteHandle", page)

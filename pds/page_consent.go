@@ -144,7 +144,7 @@ func (s *Server) showConsent(v *visit, p *oauth.Pending, in signIn) error {
 
 // authorizeForm takes the answer to the application.
 func (s *Server) authorizeForm(v *visit) error {
-	ctx, form := v.r.Context(), v.r.PostForm
+	ctx, form := v.r.Context(), v.form
 	v.self = authorizePath + "?" + url.Values{"client_id": {form.Get("client_id")}, "request_uri": {form.Get("request_uri")}}.Encode()
 	p, err := s.apps.Pending(ctx, form.Get("client_id"), form.Get("request_uri"))
 	if err != nil {

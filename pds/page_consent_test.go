@@ -32,6 +32,18 @@ func (v *visitor) answerTo(path string, u *user, do string, scopes ...string) sh
 	return v.fill("/oauth/authorize", fields...)
 }
 
+// answerFor allows in the name of an organization.
+func (v *visitor) answerFor(path string, u, org *user, scopes ...string) shown {
+	v.t.Helper()
+	at, err := url.Parse(path)
+	require.NoError(v.t, err)
+	fields := []string{"client_id", at.Query().Get("client_id"), "request_uri", at.Query().Get("request_uri"), "as", u.DID.String(), "for", org.DID.String(), "do", "allow"}
+	for _, s := range scopes {
+		fields = append(fields, "scope", s)
+	}
+	return v.fill("/oauth/authorize", fields...)
+}
+
 func TestConsentPageNamesWhoAsksAndForWhat(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -248,14 +260,9 @@ func TestPersonLetsAnAppInForAnOrganization(t *testing.T) {
 	assert.Contains(t, page.HTML, "coordinator: tasks")
 	assert.NotContains(t, bob.visitor().open(app.Push()).HTML, `name="for"`)
 
-	answer := func(v *visitor, u *user, path string) shown {
-		at, err := url.Parse(path)
-		require.NoError(t, err)
-		return v.fill("/oauth/authorize", "client_id", at.Query().Get("client_id"), "request_uri", at.Query().Get("request_uri"), "as", u.DID.String(),
-			"for", org.DID.String(), "do", "allow", "scope", "include:org.city-sync.authOrganization", "scope", "repo:"+note)
-	}
-	assert.True(t, strings.HasPrefix(answer(bob.visitor(), bob, app.Push()).To(), "/oauth/authorize?"), "Bob acts for nobody")
-	got := app.Exchange(answer(v, ann, app.Push()).To())
+	const sets = "include:org.city-sync.authOrganization"
+	assert.True(t, strings.HasPrefix(bob.visitor().answerFor(app.Push(), bob, org, sets).To(), "/oauth/authorize?"), "Bob acts for nobody")
+	got := app.Exchange(v.answerFor(app.Push(), ann, org, sets, "repo:"+note).To())
 	assert.Equal(t, org.DID.String(), got["sub"])
 	assert.Contains(t, got["scope"], "org.city-sync.work.task")
 	assert.NotContains(t, got["scope"], note)

@@ -45,7 +45,7 @@ func (s *Server) emailOf(acc *account, in signIn) pages.Email {
 }
 
 func (s *Server) emailForm(v *visit, in signIn) error {
-	ctx, form := v.r.Context(), v.r.PostForm
+	ctx, form := v.r.Context(), v.form
 	acc, err := s.findAccount(ctx, in.DID.String())
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func (s *Server) newAddress(v *visit, acc *account, raw string) error {
 		return err
 	}
 	if acc.EmailConfirmed != nil {
-		if err := s.useWord(ctx, acc.DID, wordUpdateEmail, v.r.PostForm.Get("word")); err != nil {
+		if err := s.useWord(ctx, acc.DID, wordUpdateEmail, v.form.Get("word")); err != nil {
 			return err
 		}
 	}
@@ -106,7 +106,7 @@ func (s *Server) forgottenPage(v *visit) error {
 
 // forgottenForm answers alike whether or not an account has the address.
 func (s *Server) forgottenForm(v *visit) error {
-	page := pages.Forgotten{Address: strings.TrimSpace(v.r.PostForm.Get("email"))}
+	page := pages.Forgotten{Address: strings.TrimSpace(v.form.Get("email"))}
 	email, err := normalEmail(page.Address)
 	if err != nil {
 		return v.again("emailBad", page)
@@ -127,7 +127,7 @@ func (s *Server) forgottenForm(v *visit) error {
 func (s *Server) resetPage(v *visit) error { return v.show(http.StatusOK, "", pages.Reset{}) }
 
 func (s *Server) resetForm(v *visit) error {
-	form := v.r.PostForm
+	form := v.form
 	if err := s.limitAddress(nil, s.ip(v.r), limitResetPassword, ""); err != nil {
 		return err
 	}

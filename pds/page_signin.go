@@ -31,11 +31,11 @@ func waiting(next string) string {
 }
 
 func (s *Server) signInForm(v *visit) error {
-	next := onward(v.r.PostForm.Get("next"))
-	identifier := strings.TrimPrefix(strings.TrimSpace(v.r.PostForm.Get("identifier")), "@")
+	next := onward(v.form.Get("next"))
+	identifier := strings.TrimPrefix(strings.TrimSpace(v.form.Get("identifier")), "@")
 	v.self = signInPath + "?next=" + url.QueryEscape(next)
 	form := pages.SignIn{Next: next, Client: waiting(next), Identifier: identifier}
-	password := v.r.PostForm.Get("password")
+	password := v.form.Get("password")
 	if identifier == "" || len(identifier) > 2048 || password == "" {
 		return v.again("wrongPassword", form)
 	}

@@ -15,17 +15,17 @@ import (
 // codeForm takes the second half of a sign-in.
 func (s *Server) codeForm(v *visit) error {
 	ctx := v.r.Context()
-	next := onward(v.r.PostForm.Get("next"))
+	next := onward(v.form.Get("next"))
 	v.self = signInPath
-	acc, err := s.readTicket(ctx, v.r.PostForm.Get("ticket"))
+	acc, err := s.readTicket(ctx, v.form.Get("ticket"))
 	if err != nil {
 		return err
 	}
 	if acc == nil {
 		return v.again("ticketOver", pages.SignIn{Next: next, Client: waiting(next)})
 	}
-	page := pages.SignInCode{Next: next, Ticket: v.r.PostForm.Get("ticket")}
-	ok, err := s.tryFactor(ctx, acc.DID.String(), v.r.PostForm.Get("code"))
+	page := pages.SignInCode{Next: next, Ticket: v.form.Get("ticket")}
+	ok, err := s.tryFactor(ctx, acc.DID.String(), v.form.Get("code"))
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (s *Server) twoStep(v *visit, in signIn) (pages.TwoStep, error) {
 // twoStepForm sets the second factor up and takes it away. All but the confirmation ask for the password, and what weakens an account
 // that has a second factor asks for that as well.
 func (s *Server) twoStepForm(v *visit, in signIn) error {
-	ctx, owner, form := v.r.Context(), in.DID.String(), v.r.PostForm
+	ctx, owner, form := v.r.Context(), in.DID.String(), v.form
 	page, err := s.twoStep(v, in)
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func (s *Server) confirmTwoStep(v *visit, in signIn, page pages.TwoStep) error {
 	if err := s.limitFactor(owner); err != nil {
 		return err
 	}
-	codes, err := s.totpConfirm(ctx, owner, v.r.PostForm.Get("code"))
+	codes, err := s.totpConfirm(ctx, owner, v.form.Get("code"))
 	switch {
 	case errors.Is(err, errFactorOn):
 		return v.to(in.path() + "/two-step")

@@ -45,6 +45,7 @@ const (
 // home is a PDS with one account.
 type home struct {
 	url, did, handle string
+	org              string // DID of an organization that the account acts for
 	clock            *clock.Manual
 	words            chan string // texts of mails
 }
@@ -81,6 +82,11 @@ func newHome(t *testing.T) *home {
 	h.did = h.post(t, "", "com.atproto.server.createAccount", map[string]any{"handle": h.handle, "password": residentPassword, "email": "maria@example.org"})["did"].(string)
 	in := h.post(t, "", "com.atproto.server.createSession", map[string]any{"identifier": h.handle, "password": residentPassword})
 	h.post(t, in["accessJwt"].(string), "com.atproto.server.createAppPassword", map[string]any{"name": "An old program on the desk"})
+	org := h.post(t, "", "com.atproto.server.createAccount", map[string]any{"handle": "library.test", "password": residentPassword})
+	h.org = org["did"].(string)
+	orgToken := org["accessJwt"].(string)
+	h.post(t, orgToken, "org.city-sync.pds.addController", map[string]any{"controller": h.did, "role": "coordinator"})
+	h.post(t, in["accessJwt"].(string), "org.city-sync.pds.acceptController", map[string]any{"account": h.org})
 	return h
 }
 
@@ -208,6 +214,7 @@ func TestAppIsAllowedInARealBrowserWithoutScript(t *testing.T) {
 		got := s.app.Exchange(<-s.arrived)
 		assert.Equal(t, h.did, got["sub"])
 		assert.NotContains(t, got["scope"], "identity:", "what was unticked is not granted")
+		assert.NotContains(t, got["scope"], "org.city-sync.work.task", "it is for the person, not for the organization")
 		assert.Contains(t, got["scope"], "include:org.city-sync.authResident")
 
 		do(t, browser, chromedp.Navigate(h.account("/apps")), chromedp.Click(chromedp.CSS("summary")))
@@ -255,7 +262,7 @@ func TestAccountPagesReadOnANarrowPhoneWithoutScript(t *testing.T) {
 		stands(t, browser, "pds-account-"+lang)
 		do(t, browser, chromedp.Navigate(h.url+app.Push()), chromedp.WaitVisible(chromedp.CSS("#unchecked")))
 		stands(t, browser, "pds-consent-program-"+lang)
-		for _, page := range []string{"apps", "app-passwords", "devices", "password", "two-step", "handle", "email", "data", "close"} {
+		for _, page := range []string{"apps", "app-passwords", "people", "devices", "password", "two-step", "handle", "email", "data", "close"} {
 			do(t, browser, chromedp.Navigate(h.account("/"+page)))
 			stands(t, browser, "pds-"+page+"-"+lang)
 		}
@@ -272,6 +279,13 @@ func TestAccountPagesReadOnANarrowPhoneWithoutScript(t *testing.T) {
 			stands(t, browser, "pds-dark"+strings.ReplaceAll(page, "/", "-")+"-"+lang)
 		}
 		asked(t, browser, "", "light")
+		do(t, browser, chromedp.Navigate(h.url+"/account/sign-in?add=1"), typed("identifier", "library.test"), typed("password", residentPassword))
+		press(t, browser, "main form button", ".menu")
+		do(t, browser, chromedp.Navigate(h.url+"/account/"+h.org+"/people"))
+		assert.Contains(t, see(t, browser, chromedp.Text(chromedp.CSS("main"))), h.handle)
+		stands(t, browser, "pds-people-org-"+lang)
+		do(t, browser, chromedp.Navigate(h.url+"/account"))
+		stands(t, browser, "pds-accounts-"+lang)
 	}
 }
 

@@ -87,6 +87,31 @@ func (l layout) T(key string) string { return phrase(l.Lang, key) }
 // F gives a phrase with its figures or names in place.
 func (l layout) F(key string, a ...any) string { return F(l.Lang, key, a...) }
 
+// Minute is Day with the time of day, which is that of Greenwich: a server serves several places.
+func (l layout) Minute(t time.Time) string { return l.Day(t) + ", " + t.UTC().Format("15:04") + " UTC" }
+
+// Act gives the words for what was done.
+func (l layout) Act(action string) string {
+	if key := "act." + action; Has(key) {
+		return phrase(l.Lang, key)
+	}
+	return action
+}
+
+// What names what something was done with: a role, a record by its kind, or a method.
+func (l layout) What(path string) string {
+	name, rest := path, ""
+	if i := strings.IndexAny(path, "/ "); i >= 0 {
+		name, rest = path[:i], path[i+1:]
+	}
+	for _, prefix := range []string{"role.", "nsid."} {
+		if Has(prefix + name) {
+			return strings.TrimSpace(phrase(l.Lang, prefix+name) + " " + rest)
+		}
+	}
+	return path
+}
+
 // Day gives the day of t as its readers write it.
 func (l layout) Day(t time.Time) string {
 	t = t.UTC()

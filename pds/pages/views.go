@@ -190,6 +190,33 @@ type Handle struct {
 	Detail  string
 }
 
+// People is the page of those who act for an account, and of those for whom it acts.
+type People struct {
+	Who          Who
+	People       []Person
+	ActsFor      []Person
+	Offered      []string // roles
+	Wanted, Role string   // as they were given
+	Acts         []Act    // what was done in the account's name, the latest first
+	More         string
+}
+
+// Person is one end of a role.
+type Person struct {
+	DID, Name, Role string
+	Since           *time.Time // nil: invited, and not yet accepted
+	Invited         time.Time
+}
+
+// Act is one thing that was done for an account.
+type Act struct {
+	At             time.Time
+	Actor, Subject string // names; an actor whose account is gone has none
+	Action, What   string
+	Client         string
+}
+
+func (People) view() string       { return "people" }
 func (Apps) view() string         { return "apps" }
 func (AppPasswords) view() string { return "apppasswords" }
 func (Email) view() string        { return "email" }

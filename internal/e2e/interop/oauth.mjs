@@ -7,8 +7,8 @@ import { JoseKey, NodeOAuthClient, OAuthCallbackError, OAuthResponseError } from
 import { city, step } from './city.mjs'
 import { Browser } from './browser.mjs'
 
-const handle = 'oauth.test'
-const password = 'oauth-password-1'
+const handle = 'marisol.test'
+const password = 'marisol-password-1'
 const note = 'org.example.note'
 const other = 'org.example.other'
 const create = `repo:${note}?action=create`

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -117,7 +116,7 @@ func (f blobFiles) backupOne(a *dump.Writer, b storedBlob) (there bool, err erro
 	if err != nil {
 		return false, fmt.Errorf("stored CID %x: %w", b.CID, err)
 	}
-	file, err := os.Open(f.path(b.DID, c))
+	file, err := f.open(b.DID, c)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -126,6 +126,28 @@ func TestBackupThatIsNotWholeRestoresNothing(t *testing.T) {
 	require.ErrorIs(t, try(archive), ErrNotEmpty)
 }
 
+func TestTakenDownBlobStaysSoThroughBackupAndRestore(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	ref := u.ok(u.upload("image/png", png)).JSON["blob"].(m)
+	u.ok(u.create(note, "a", m{"blob": ref}))
+	c, err := cid.Decode(ref["ref"].(m)["$link"].(string))
+	require.NoError(t, err)
+	require.NoError(t, b.server.Load().quarantineBlob(t.Context(), u.DID, c, true))
+	out := b.restored(b.backup())
+	require.EqualValues(t, 1, out.Blobs)
+	require.Zero(t, out.Lost)
+	b.restart()
+	s := b.server.Load()
+	assert.FileExists(t, s.files.quarantined(u.DID, c))
+	assert.NoFileExists(t, s.files.path(u.DID, c))
+	assert.Equal(t, "BlobNotFound", u.blob(c.String()).name())
+	require.NoError(t, s.quarantineBlob(t.Context(), u.DID, c, false))
+	assert.Equal(t, png, u.ok(u.blob(c.String())).Raw)
+	assert.Equal(t, len(png), b.used(u), "what its blobs take is in the backup")
+}
+
 func TestBackupOfAMissingBlobFails(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -36,10 +36,8 @@ const (
 )
 
 func newBlobFiles(dir string) (blobFiles, error) {
-	for _, sub := range []string{tmpDir, quarantineDir} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return blobFiles{}, fmt.Errorf("blob folder: %w", err)
-		}
+	if err := os.MkdirAll(filepath.Join(dir, tmpDir), 0o700); err != nil {
+		return blobFiles{}, fmt.Errorf("blob folder: %w", err)
 	}
 	return blobFiles{dir: dir}, nil
 }
@@ -237,7 +235,11 @@ func (s *Server) keepRow(ctx context.Context, tx pgx.Tx, did syntax.DID, up uplo
 		insert into blob_use (did) values ($1) on conflict (did) do update set did = excluded.did
 		returning used, coalesce(quota, $2)`
 	var used, quota int64
-	if err := tx.QueryRow(ctx, lock, did, s.cfg.BlobQuota).Scan(&used, &quota); err != nil {
+	err = tx.QueryRow(ctx, lock, did, s.cfg.BlobQuota).Scan(&used, &quota)
+	if brokenReference(err) {
+		return "", errRepoNotFound(did.String()) // deleted meanwhile
+	}
+	if err != nil {
 		return "", err
 	}
 	const upsert = `

@@ -60,6 +60,39 @@ func (f blobFiles) move(from, to string) error {
 	return syncPath(filepath.Dir(to))
 }
 
+// open opens a blob where it is, be it taken down, and while it is being moved.
+func (f blobFiles) open(did syntax.DID, c cid.Cid) (*os.File, error) {
+	for _, path := range []string{f.path(did, c), f.quarantined(did, c)} {
+		file, err := os.Open(path)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return file, err
+		}
+	}
+	return os.Open(f.path(did, c))
+}
+
+// quarantineAgain puts apart what a restored database says is taken down.
+func (f blobFiles) quarantineAgain(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `select did, cid, size from blob where quarantined`)
+	if err != nil {
+		return fmt.Errorf("list blobs: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[storedBlob])
+	if err != nil {
+		return fmt.Errorf("list blobs: %w", err)
+	}
+	for _, b := range list {
+		c, err := cid.Cast(b.CID)
+		if err != nil {
+			return fmt.Errorf("stored CID %x: %w", b.CID, err)
+		}
+		if err := f.move(f.path(b.DID, c), f.quarantined(b.DID, c)); err != nil {
+			return fmt.Errorf("take down blob %s of %s: %w", c, b.DID, err)
+		}
+	}
+	return nil
+}
+
 // blobQuarantined says whether a blob is taken down.
 func (s *Server) blobQuarantined(ctx context.Context, did syntax.DID, c cid.Cid) (on bool, err error) {
 	err = s.pool.QueryRow(ctx, `select quarantined from blob where did = $1 and cid = $2`, did, c.Bytes()).Scan(&on)

@@ -67,8 +67,8 @@ var accountTables = []string{
 	"departure",
 	"handle_change",
 	"key_change",
+	"blob_use", // before blob, as uploads lock them
 	"blob",
-	"blob_use",
 	"record",
 	"block",
 	"repo",

@@ -11,7 +11,9 @@
 //     export is a read of that table.
 //   - P4: a repository changes only under the lock of its row in repo; rev rises with
 //     every commit and is never ahead of the clock except to stay above the last one.
-//   - P5: a blob is served only while a record of the same account refers to it.
+//   - P5: a blob is served only while a record of the same account refers to it and it is
+//     not taken down. What the blobs of an account take stands in blob_use, and changes
+//     with them in one transaction.
 //   - P6: no secret is stored in the clear: passwords as argon2id, signing keys sealed
 //     under the master key, session tokens not at all.
 //   - P7: an account exists only after the PLC directory took its DID. What is half
@@ -20,5 +22,6 @@
 //     the write, and stands beside it in act_log, never in the repository or an answer
 //     to the public.
 //
-// Locks are taken in the order repo, account, controller, blob, event_head.
+// Locks are taken in the order repo, account, controller, blob_use, blob,
+// event_head.
 package pds

@@ -156,8 +156,10 @@ func restore(ctx context.Context, tx pgx.Tx, a *dump.Reader, cfg RestoreConfig, 
 		return fmt.Errorf("%w: it says %d accounts and event %d, its tables %d and %d", ErrBackup, out.Accounts, out.Seq, accounts, seq-cfg.SeqMargin)
 	}
 	out.NextSeq = seq
-	out.Lost, err = files.lost(ctx, tx)
-	return err
+	if out.Lost, err = files.lost(ctx, tx); err != nil {
+		return err
+	}
+	return files.quarantineAgain(ctx, tx)
 }
 
 // restore writes a blob, whose bytes must be those that its name says.

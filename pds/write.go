@@ -289,7 +289,7 @@ func blobsWanted(changes []change) map[cid.Cid]atdata.Blob {
 func queueBlobCheck(batch *pgx.Batch, did syntax.DID, wanted map[cid.Cid]atdata.Blob) {
 	const lock = `
 		select cid, mime, size from blob
-		where did = $1 and cid = any($2::bytea[]) order by cid for key share`
+		where did = $1 and cid = any($2::bytea[]) and not quarantined order by cid for key share`
 	ids := make([][]byte, 0, len(wanted))
 	for c := range wanted {
 		ids = append(ids, c.Bytes())

@@ -86,6 +86,7 @@ const (
 	PdsListControlled          = "org.city-sync.pds.listControlled"
 	PdsListControllers         = "org.city-sync.pds.listControllers"
 	PdsRemoveController        = "org.city-sync.pds.removeController"
+	PdsUpdateSigningKey        = "org.city-sync.pds.updateSigningKey"
 	WorkCreateSealedClaim      = "org.city-sync.work.createSealedClaim"
 	WorkCreateSealedProof      = "org.city-sync.work.createSealedProof"
 	WorkDeleteEvidence         = "org.city-sync.work.deleteEvidence"

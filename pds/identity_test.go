@@ -14,6 +14,7 @@ import (
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/lexicons"
 )
 
 const (
@@ -269,8 +270,11 @@ func TestSigningKeyIsChanged(t *testing.T) {
 	oldKey := u.key()
 	full := u.assertWhole()
 	f := b.follow(int64(b.count(`select seq from event_head`)))
-	require.NoError(t, b.server.Load().rotateKey(t.Context(), u.DID))
+	a := u.ok(u.post(u.Access, lexicons.PdsUpdateSigningKey, nil))
+	require.NoError(t, lexicons.CheckOutput(lexicons.PdsUpdateSigningKey, a.Raw))
+	require.NoError(t, b.dir.Purge(t.Context(), u.DID.AtIdentifier()))
 	key := u.key()
+	require.Equal(t, key.DIDKey(), a.str("signingKey"))
 	require.NotEqual(t, oldKey.DIDKey(), key.DIDKey())
 	assert.Equal(t, u.DID, f.next().(*firehose.Identity).DID)
 	v, err := repo.VerifyCommit(t.Context(), f.next().(*firehose.Commit), key, repo.State{Rev: full.Rev, Data: full.Data}, b.clock.Now())

@@ -188,6 +188,53 @@ func TestImportCanBeSentAgain(t *testing.T) {
 	assert.Equal(t, "AccountNotDeactivated", there.importCAR(car).name(), "an active account's repository is not replaced")
 }
 
+// An account that left comes back to the row that it has here still: its newer repository takes the place of the old one, and the blobs that
+// stayed are not asked for again.
+func TestAccountComesBack(t *testing.T) {
+	t.Parallel()
+	home := newBed(t)
+	away := home.neighbour()
+	u := home.account("mover")
+	u.fill(3)
+	photo := append(bytes.Clone(png), "a photo"...)
+	ref := u.ok(u.upload("image/png", photo)).JSON["blob"].(m)
+	u.ok(u.create(note, "photo", m{"photo": ref}))
+	there := u.arriveAt(away, "away")
+	there.ok(there.importCAR(u.car()))
+	there.ok(there.upload("image/png", photo))
+	u.point(there)
+	there.ok(there.activate())
+	u.ok(u.post(u.Access, "com.atproto.server.deactivateAccount", m{}))
+	there.ok(there.create(note, "away", m{"text": "written away"}))
+	car := there.car()
+
+	u.ok(u.importCAR(car))
+	assert.Empty(t, u.ok(u.get(u.Access, "com.atproto.repo.listMissingBlobs")).JSON["blobs"])
+	there.point(u)
+	require.NoError(t, home.dir.Purge(t.Context(), u.DID.AtIdentifier()))
+	home.run()
+	f := home.follow(int64(home.count(`select seq from event_head`)))
+	u.ok(u.activate())
+	f.next()
+	f.next()
+	held, err := repo.VerifyRepo(t.Context(), bytes.NewReader(car), u.DID, keyBefore(t, home, u), repo.Limits{})
+	require.NoError(t, err)
+	_, err = repo.VerifyCommit(t.Context(), f.next().(*firehose.Commit), u.key(), repo.State{Rev: held.Rev, Data: held.Data}, home.clock.Now())
+	require.NoError(t, err)
+	assert.Equal(t, 5, u.assertWhole().Len())
+}
+
+// keyBefore is the key that the account had at its former host.
+func keyBefore(t *testing.T, b *bed, u *user) atcrypto.PublicKey {
+	t.Helper()
+	entries, err := b.plc.Audit(t.Context(), u.DID)
+	require.NoError(t, err)
+	require.Greater(t, len(entries), 1)
+	key, err := atcrypto.ParsePublicDIDKey(entries[len(entries)-2].Operation.VerificationMethods[keyName])
+	require.NoError(t, err)
+	return key
+}
+
 // The old host may be gone when the repository comes: the document names us already, and its history names the key that signed.
 func TestRepositoryIsTakenAfterTheDocumentHasMoved(t *testing.T) {
 	t.Parallel()

@@ -15,6 +15,7 @@ import (
 	"city-sync.org/citysync/internal/identity"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
+	"city-sync.org/citysync/lexicons"
 )
 
 func (s *Server) identityRoutes(m *xrpc.Mux) {
@@ -24,6 +25,7 @@ func (s *Server) identityRoutes(m *xrpc.Mux) {
 	m.Procedure("com.atproto.identity.signPlcOperation", s.signPLCOperation, small)
 	m.Procedure("com.atproto.identity.submitPlcOperation", s.submitPLCOperation, small)
 	m.Procedure("com.atproto.identity.updateHandle", s.updateHandle, small)
+	m.Procedure(lexicons.PdsUpdateSigningKey, s.updateSigningKey, small)
 	m.Query("com.atproto.identity.resolveHandle", s.resolveHandle)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
@@ -12,10 +13,37 @@ import (
 
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/repo"
+	"city-sync.org/citysync/internal/xrpc"
 )
 
 // rotationPatience bounds how long a repository waits for the directory while its key changes.
 const rotationPatience = 15 * time.Second
+
+// updateSigningKey is rotateKey for an account's owner.
+func (s *Server) updateSigningKey(c *xrpc.Call) (any, error) {
+	a, err := s.owner(c)
+	if err != nil {
+		return nil, err
+	}
+	ctx, did := c.Context(), a.Account.DID
+	if err := s.limitAccount(c, limitUpdateHandle, did, 1); err != nil { // the directory is asked as often
+		return nil, err
+	}
+	if err := s.rotateKey(ctx, did); err != nil {
+		return nil, err
+	}
+	acc, err := s.findAccount(ctx, did.String())
+	if err != nil {
+		return nil, err
+	}
+	creds, err := s.credentialsOf(acc)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Key string `json:"signingKey"`
+	}{creds.Key}, nil
+}
 
 // rotateKey gives an account another signing key. The key is stored first; then, while nobody writes to the repository, the DID document takes it
 // and a commit of that key is written. A crash between is finished by housekeeping, or by the same call again, with the same key. The owner of a
@@ -95,6 +123,9 @@ func (s *Server) publishKey(ctx context.Context, acc *account) error {
 	}
 	if last.VerificationMethods[keyName] == creds.Key {
 		return s.forget(ctx, acc.DID)
+	}
+	if !slices.Contains(last.RotationKeys, s.rotationDID) {
+		return errNotOurs(acc.DID)
 	}
 	op := last.Next()
 	op.VerificationMethods[keyName] = creds.Key

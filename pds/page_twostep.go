@@ -125,21 +125,26 @@ func (s *Server) confirmTwoStep(v *visit, in signIn, page pages.TwoStep) error {
 	return v.show(http.StatusOK, "", page)
 }
 
-// showSetup shows the secret three ways: for a phone's camera, for the phone that shows this page, and for typing.
-func (s *Server) showSetup(v *visit, in signIn, page pages.TwoStep, secret []byte, status int, alert string) error {
-	uri := totpURI(s.netloc, in.Handle, secret)
+func (s *Server) showSetup(v *visit, in signIn, page pages.TwoStep, secret []byte, status int, alert string) (err error) {
+	if page.Setup, err = setup(v.lang, totpURI(s.netloc, in.Handle, secret), secret); err != nil {
+		return err
+	}
+	return v.show(status, alert, page)
+}
+
+// setup shows the secret three ways: for a phone's camera, for the phone that shows this page, and for typing.
+func setup(lang, uri string, secret []byte) (*pages.Setup, error) {
 	code, err := qr.Encode(uri, qr.M)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var groups []string
 	for text := base32Plain.EncodeToString(secret); text != ""; text = text[4:] {
 		groups = append(groups, text[:4])
 	}
-	page.Setup = &pages.Setup{
-		Code:   qrsvg.Draw(code, pages.Phrase(v.lang, "qrAlt")),
-		Link:   template.URL(uri), // made of our own host, a handle and base32
+	return &pages.Setup{
+		Code:   qrsvg.Draw(code, pages.Phrase(lang, "qrAlt")),
+		Link:   template.URL(uri), // made of our own host, a name and base32
 		Secret: strings.Join(groups, " "),
-	}
-	return v.show(status, alert, page)
+	}, nil
 }

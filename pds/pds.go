@@ -206,6 +206,7 @@ func (s *Server) routes(deps Deps) http.Handler {
 	s.controllerRoutes(mux)
 	s.plainRoutes(mux)
 	s.pageRoutes(mux)
+	s.adminPages(mux)
 	s.apps.Register(mux.Handle)
 	mux.Otherwise(s.carry, xrpc.MaxBody(max(proxyMaxBody, s.cfg.MaxBlob)))
 	return s.blobsApart(mux)

@@ -57,7 +57,7 @@ func Phrase(lang, key string) string { return phrase(lang, key) }
 func F(lang, key string, a ...any) string { return fmt.Sprintf(phrase(lang, key), a...) }
 
 func lookUp(key string) (words, bool) {
-	for _, some := range []map[string]words{phrases, accountPhrases, consentPhrases} {
+	for _, some := range []map[string]words{phrases, accountPhrases, consentPhrases, adminPhrases} {
 		if p, ok := some[key]; ok {
 			return p, true
 		}

@@ -29,8 +29,15 @@ func (s *Server) takeDown(ctx context.Context, did syntax.DID, status, ref strin
 		const keep = `
 			insert into takedown (did, ref, was, at) values (@did, @ref, @was, @now)
 			on conflict (did, collection, rkey) do update set ref = excluded.ref, at = excluded.at`
-		_, err := tx.Exec(ctx, keep, pgx.NamedArgs{"did": did, "ref": ref, "was": was, "now": now})
-		return status, err
+		if _, err := tx.Exec(ctx, keep, pgx.NamedArgs{"did": did, "ref": ref, "was": was, "now": now}); err != nil {
+			return "", err
+		}
+		for _, table := range []string{"session", "device", "oauth_request", "oauth_session"} { // nobody goes on in its name
+			if _, err := tx.Exec(ctx, `delete from `+table+` where did = $1`, did); err != nil {
+				return "", err
+			}
+		}
+		return status, nil
 	})
 }
 

@@ -229,6 +229,7 @@ func (s *Server) plainRoutes(m *xrpc.Mux) {
 	m.Handle("GET /xrpc/_health", http.HandlerFunc(s.health))
 	m.Handle("GET /.well-known/did.json", http.HandlerFunc(s.didJSON))
 	m.Handle("GET /.well-known/atproto-did", http.HandlerFunc(s.wellKnownDID))
+	m.Handle("GET /tls-check", http.HandlerFunc(s.tlsCheck))
 	m.Handle("GET /robots.txt", text("# Crawling the public API is allowed\nUser-agent: *\nAllow: /\n"))
 	m.Handle("GET /{$}", text("This is an AT Protocol personal data server of City/Sync.\n\nMost of what it serves is under /xrpc/\n"))
 }

@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +53,7 @@ type Mux struct {
 	methods   map[string]*method
 	otherwise *method // nil: 501
 	routes    *http.ServeMux
+	patterns  []string // of routes
 	slots     chan struct{}
 	metrics   *metrics
 	entry     http.Handler
@@ -122,7 +125,15 @@ func (m *Mux) register(verb, nsid string, fn func(*Call) (any, error), opts []Op
 
 // Handle registers a handler beside the methods, by a pattern of net/http. A pattern below /xrpc/ takes its
 // requests before the methods do, which is how a WebSocket is served.
-func (m *Mux) Handle(pattern string, h http.Handler) { m.routes.Handle(pattern, h) }
+func (m *Mux) Handle(pattern string, h http.Handler) {
+	m.routes.Handle(pattern, h)
+	m.patterns = append(m.patterns, pattern)
+}
+
+// Served lists the methods and the patterns beside them, each in order, so that what is written about a service can be held against it.
+func (m *Mux) Served() (methods, patterns []string) {
+	return slices.Sorted(maps.Keys(m.methods)), slices.Sorted(slices.Values(m.patterns))
+}
 
 // Otherwise sets what answers an NSID that is not registered here, asked with GET or called with POST. The default is 501
 // MethodNotImplemented.

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
@@ -25,7 +26,7 @@ import (
 // not taken twice.
 
 const (
-	maxImports    = 2             // at once; each has a connection and a long transaction
+	maxImports    = 2             // taken over at once; each has a connection and a long transaction
 	importLife    = 6 * time.Hour // what is older was given up
 	importRows    = 500
 	importBytes   = 1 << 20 // of blocks sent to the database at once
@@ -47,13 +48,12 @@ func (s *Server) importRepo(c *xrpc.Call) (any, error) {
 	if a.Account.Status != statusDeactivated {
 		return nil, refused("AccountNotDeactivated", "a repository is taken into a deactivated account only")
 	}
-	select {
-	case s.imports <- struct{}{}:
-		defer func() { <-s.imports }()
-	default:
-		return nil, xrpc.Errorf(http.StatusServiceUnavailable, xrpc.NameBusy, "other repositories are being taken in; send yours again").After(10 * time.Second)
-	}
 	ctx, acc := c.Context(), a.Account
+	leave, err := s.importing.enter(acc.DID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	creds, err := s.credentialsOf(acc)
 	if err != nil {
 		return nil, err
@@ -72,6 +72,29 @@ func (s *Server) importRepo(c *xrpc.Call) (any, error) {
 		return nil, importError(err)
 	}
 	return nil, nil
+}
+
+// onePerAccount lets each account do one thing at a time, and refuses a second one.
+type onePerAccount struct {
+	mu   sync.Mutex // guards busy
+	busy map[syntax.DID]bool
+}
+
+func (o *onePerAccount) enter(did syntax.DID) (leave func(), err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.busy[did] {
+		return nil, xrpc.Errorf(http.StatusServiceUnavailable, xrpc.NameBusy, "another import of this account is under way").After(10 * time.Second)
+	}
+	if o.busy == nil {
+		o.busy = map[syntax.DID]bool{}
+	}
+	o.busy[did] = true
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.busy, did)
+	}, nil
 }
 
 // importError names what is wrong with a repository; other errors stay as they are.
@@ -198,6 +221,12 @@ func (im *repoImport) take(ctx context.Context, root cid.Cid, keys []atcrypto.Pu
 	key, err := s.signingKey(im.acc)
 	if err != nil {
 		return err
+	}
+	select { // whoever sends slowly holds up nobody: what is sent has come by now
+	case s.imports <- struct{}{}:
+		defer func() { <-s.imports }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	taken := false
 	err = s.locked(ctx, did, func(tx pgx.Tx, head repo.Head, status string) error {

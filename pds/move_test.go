@@ -3,6 +3,7 @@ package pds
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"testing"
 	"time"
@@ -248,6 +249,37 @@ func TestRepositoryIsTakenAfterTheDocumentHasMoved(t *testing.T) {
 	there.ok(there.importCAR(car))
 	there.ok(there.activate())
 	there.assertWhole()
+}
+
+// A sender who stops half-way holds up neither other accounts nor, once it is gone, its own.
+func TestSlowImportHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	from := newBed(t)
+	to := from.neighbour()
+	slow, quick := from.account("slow"), from.account("quick")
+	slow.fill(5)
+	quick.fill(5)
+	there, other := slow.arriveAt(to, "slow"), quick.arriveAt(to, "quick")
+	car := slow.car()
+	body, feed := io.Pipe()
+	req, err := http.NewRequest(http.MethodPost, to.url+"/xrpc/com.atproto.repo.importRepo", body)
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", carType)
+	req.Header.Set("Authorization", "Bearer "+there.Access)
+	done := make(chan answer)
+	go func() { done <- to.do(req) }()
+	_, err = feed.Write(car[:len(car)/2]) // returns when the server's side has read it
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return to.count(`select count(*) from repo_import`) == 1 }, 10*time.Second, 5*time.Millisecond)
+
+	again := there.importCAR(car)
+	assert.Equal(t, http.StatusServiceUnavailable, again.Status, "%s", again.Raw)
+	other.ok(other.importCAR(quick.car()))
+	_, err = feed.Write(car[len(car)/2:])
+	require.NoError(t, err)
+	require.NoError(t, feed.Close())
+	to.ok(<-done)
+	to.ok(there.importCAR(car))
 }
 
 func TestImportIsBoundedBySetting(t *testing.T) {

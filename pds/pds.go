@@ -36,7 +36,8 @@ type Server struct {
 	http        *http.Client
 	resolve     func(ctx context.Context, handle syntax.Handle) (syntax.DID, error)
 	arrivals    *xrpc.ServiceAuth // of accounts that other hosts hold, or let go
-	imports     chan struct{}     // one slot for each repository that comes in
+	imports     chan struct{}     // one slot for each repository that is taken over
+	importing   onePerAccount
 	clock       clock.Clock
 	log         *slog.Logger
 	admin       string

@@ -21,7 +21,7 @@ var blank = sync.Pool{New: func() any { return new(sheet) }}
 // write lets fn append to the paper, and gives what it appended.
 func (p *paper) write(fn func(b []byte) ([]byte, error)) ([]byte, error) {
 	if n := len(p.sheets); n == 0 || sheetSize-p.sheets[n-1].used < sheetRest {
-		p.sheets = append(p.sheets, blank.Get().(*sheet)) //nolint:errcheck,forcetypeassert // the pool gives nothing else
+		p.sheets = append(p.sheets, blank.Get().(*sheet)) //nolint:forcetypeassert // the pool gives nothing else
 	}
 	s := p.sheets[len(p.sheets)-1]
 	b, err := fn(s.room[s.used:s.used])

@@ -25,6 +25,27 @@ func NodeCount(size int64) int64 { return tlog.StoredHashCount(size) }
 func Append(size int64, leaves []Hash, nodes Nodes) (added []Hash, root Hash, err error) {
 	first := NodeCount(size)
 	added = make([]Hash, 0, NodeCount(size+int64(len(leaves)))-first)
+	for i, leaf := range leaves {
+		// Each subtree that the leaf completes is hashed with the one to its left: of this call, or stored before.
+		added = append(added, leaf)
+		at, hash := size+int64(i), leaf
+		for level := 0; at>>level&1 == 1; level++ {
+			left := tlog.StoredHashIndex(level, at>>level-1)
+			if left >= first {
+				hash = tlog.NodeHash(added[left-first], hash)
+			} else {
+				stored, err := nodes.ReadHashes([]int64{left})
+				if err != nil {
+					return nil, Hash{}, fmt.Errorf("append leaf %d: %w", at, err)
+				}
+				if len(stored) != 1 {
+					return nil, Hash{}, fmt.Errorf("append leaf %d: %d hashes for one", at, len(stored))
+				}
+				hash = tlog.NodeHash(stored[0], hash)
+			}
+			added = append(added, hash)
+		}
+	}
 	grown := tlog.HashReaderFunc(func(indexes []int64) ([]Hash, error) {
 		out := make([]Hash, len(indexes))
 		var old []int64
@@ -54,13 +75,6 @@ func Append(size int64, leaves []Hash, nodes Nodes) (added []Hash, root Hash, er
 		}
 		return out, nil
 	})
-	for i, leaf := range leaves {
-		hashes, err := tlog.StoredHashesForRecordHash(size+int64(i), leaf, grown)
-		if err != nil {
-			return nil, Hash{}, fmt.Errorf("append leaf %d: %w", size+int64(i), err)
-		}
-		added = append(added, hashes...)
-	}
 	if root, err = tlog.TreeHash(size+int64(len(leaves)), grown); err != nil {
 		return nil, Hash{}, fmt.Errorf("root of %d leaves: %w", size+int64(len(leaves)), err)
 	}

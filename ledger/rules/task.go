@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"slices"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -46,19 +45,21 @@ type slots struct {
 func (t *task) current() *version { return &t.versions[len(t.versions)-1] }
 
 func (t *task) version(cid entry.Ref) *version {
-	i := slices.IndexFunc(t.versions, func(v version) bool { return v.Task == cid })
-	if i < 0 {
-		return nil
+	for i := range t.versions { // slices.IndexFunc would copy each, and a mint asks four times
+		if v := &t.versions[i]; v.Task == cid {
+			return v
+		}
 	}
-	return &t.versions[i]
+	return nil
 }
 
 func (v *version) shift(id string) *entry.Shift {
-	i := slices.IndexFunc(v.Shifts, func(s entry.Shift) bool { return s.ID == id })
-	if i < 0 {
-		return nil
+	for i := range v.Shifts {
+		if s := &v.Shifts[i]; s.ID == id {
+			return s
+		}
 	}
-	return &v.Shifts[i]
+	return nil
 }
 
 // window gives when a shift of the version can be claimed: never after the shift's end.

@@ -102,6 +102,8 @@ func (s *Server) acts(ctx context.Context, account syntax.DID, before, limit int
 // for them stays, without its name.
 func queueForgetting(batch *pgx.Batch, did syntax.DID) {
 	batch.Queue(`delete from controller where controller = $1`, did)
+	batch.Queue(`delete from oauth_session where actor = $1`, did)
+	batch.Queue(`delete from oauth_request where actor = $1`, did)
 	batch.Queue(`update act_log set actor = null where actor = $1 and actor <> did`, did)
 	batch.Queue(`update act_log set subject = null where subject = $1`, did)
 }

@@ -274,6 +274,9 @@ func TestDeletedPersonLeavesNoNameInTheLogsOfOthers(t *testing.T) {
 	b := newBed(t)
 	o := b.organization(scope.RoleEditor, "").accepted()
 	o.ok(o.act(task, "a"))
+	app := b.program("atproto repo:" + task)
+	app.Exchange(o.person.visitor().answerFor(app.Push(), o.person, o.user, "repo:"+task).To())
+	require.Contains(t, b.traces(o.person.DID.String()), "oauth_session")
 	o.ok(b.post("", "com.atproto.server.deleteAccount", m{"did": o.person.DID, "password": password, "token": ""}))
 	assert.Equal(t, map[string]bool{"event": true}, b.traces(o.person.DID.String()))
 	assert.Equal(t, []string{

@@ -25,7 +25,7 @@ const (
 	deviceGrain  = time.Hour
 	maxOnOne     = 10
 	secureCookie = "__Host-device"
-	loopbackName = "device"
+	loopbackName = "device-"
 	deviceBytes  = 32
 )
 
@@ -62,7 +62,8 @@ func (s *Server) cookieName() string {
 	if s.secure() {
 		return secureCookie
 	}
-	return loopbackName
+	_, port, _ := strings.Cut(s.netloc, ":") // cookies know no ports: two servers on one machine must not take each other's
+	return loopbackName + port
 }
 
 func (s *Server) secure() bool { return strings.HasPrefix(s.cfg.PublicURL, "https:") }

@@ -104,7 +104,7 @@ func (l layout) What(path string) string {
 	if i := strings.IndexAny(path, "/ "); i >= 0 {
 		name, rest = path[:i], path[i+1:]
 	}
-	for _, prefix := range []string{"role.", "nsid."} {
+	for _, prefix := range []string{"short.", "nsid."} {
 		if Has(prefix + name) {
 			return strings.TrimSpace(phrase(l.Lang, prefix+name) + " " + rest)
 		}

@@ -74,7 +74,7 @@ var accountPhrases = map[string]words{
 	"act.delete":        {"deleted", "borró"},
 	"act.upload":        {"uploaded a file", "subió un archivo"},
 	"act.call":          {"asked a service to", "pidió a un servicio"},
-	"act.invite":        {"invited as", "invitó como"},
+	"act.invite":        {"invited", "invitó a"},
 	"act.accept":        {"accepted the role of", "aceptó el papel de"},
 	"act.remove":        {"ended the role of", "terminó el papel de"},
 	"done.invited":      {"The invitation stands until it is answered or ended.", "La invitación queda hasta que se responda o se termine."},

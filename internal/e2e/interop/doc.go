@@ -2,6 +2,7 @@
 // @atproto/oauth-client-node as an app that a person lets in on our pages,
 // @atproto/sync on its firehose, @atproto/repo on what it exports, @atproto/lexicon and @atproto/lex-document on our schemas and records. What they accept, the rest of the
 // network accepts. The scripts stand beside this file; their packages are pinned in package-lock.json and installed into .cache/interop.
+// The reference PDS itself, @atproto/pds, runs beside the city: an account moves from there to us and on, by the methods of its clients.
 // Tessera's client and fsck read the same city's log: they stand in a module of their own, internal/e2e/outside, so that nothing of them comes
 // into the program; `make outside` runs them alone.
 //

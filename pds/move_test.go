@@ -56,6 +56,7 @@ func TestAccountMovesInAndOthersTakeItFromHere(t *testing.T) {
 	assert.Empty(t, there.ok(there.get(there.Access, "com.atproto.repo.listMissingBlobs")).JSON["blobs"])
 	assert.Equal(t, "IncompatibleDidDoc", there.activate().name(), "the document still names the old host")
 	assert.Zero(t, to.count(`select count(*) from event`), "nobody heard of the account so far")
+	assert.Empty(t, to.ok(to.get("", "com.atproto.sync.listRepos")).JSON["repos"], "to say that it is closed would close it at its present host")
 
 	u.point(there)
 	st = there.status()

@@ -127,7 +127,7 @@ func (s *Server) listRepos(c *xrpc.Call) (any, error) {
 	}
 	const list = `
 		select r.did, r.commit_cid, r.rev, a.status from repo r join account a using (did)
-		where r.did > $1 order by r.did limit $2`
+		where r.did > $1 and not exists (select from arrival where did = r.did) order by r.did limit $2`
 	rows, err := s.pool.Query(c.Context(), list, c.Param("cursor"), limit)
 	if err != nil {
 		return nil, fmt.Errorf("list repositories: %w", err)

@@ -24,22 +24,6 @@ func eventTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.
 // commit: the row of event_head stays locked until then, which is what makes numbers visible
 // in their order (P2). That it travels in one piece with the commit keeps the lock short.
 func queueEvents(batch *pgx.Batch, now time.Time, events ...firehose.Event) error {
-	// The number is written into its frame as CBOR writes whole numbers, in as few bytes as
-	// it fits.
-	const insert = `
-		with taken as (update event_head set seq = seq + cardinality($1::text[]) returning seq),
-		numbered as (
-			select seq - cardinality($1::text[]) + e.n as seq, to_hex(seq - cardinality($1::text[]) + e.n) as hex, did, kind, before, after
-			from taken, unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) with ordinality as e (did, kind, before, after, n)
-		)
-		insert into event (seq, did, kind, frame, at)
-		select seq, did, kind, before || decode(case
-			when seq < 24 then lpad(hex, 2, '0')
-			when seq < 256 then '18' || hex
-			when seq < 65536 then '19' || lpad(hex, 4, '0')
-			when seq < 4294967296 then '1a' || lpad(hex, 8, '0')
-			else '1b' || lpad(hex, 16, '0') end, 'hex') || after, $5
-		from numbered`
 	var dids, kinds []string
 	var before, after [][]byte
 	for _, ev := range events {
@@ -54,9 +38,7 @@ func queueEvents(batch *pgx.Batch, now time.Time, events ...firehose.Event) erro
 		dids, kinds = append(dids, ev.Subject().String()), append(kinds, kind)
 		before, after = append(before, b), append(after, a)
 	}
-	batch.Queue(insert, dids, kinds, before, after, now)
-	// Delivered at commit, with the rows it speaks of, or not at all.
-	batch.Queue(`select pg_notify($1, current_schema())`, notifyChannel)
+	batch.Queue(`select tell_events($1, $2, $3, $4, $5)`, dids, kinds, before, after, now)
 	return nil
 }
 

@@ -50,6 +50,8 @@ type Server struct {
 	tids        *tids
 	cache       *blockCache
 	queue       *repoQueue
+	standings   *standings
+	together    *together
 	files       blobFiles
 	exports     chan struct{} // one slot for each export that reads the database
 	limits      *limits
@@ -119,6 +121,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		tids:      newTIDs(deps.Clock),
 		cache:     newBlockCache(cacheBytes),
 		queue:     newRepoQueue(),
+		standings: newStandings(),
 		files:     files,
 		exports:   make(chan struct{}, maxExports),
 		limits:    newLimits(cfg, deps.Clock),
@@ -138,6 +141,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.oauth = s.admitApp
 	s.expectArrivals(deps)
+	s.together = &together{store: s.storeTogether}
 	s.stream = s.newStream()
 	s.handler = s.routes(deps)
 	return s, nil

@@ -116,7 +116,28 @@ func (s *Server) write(ctx context.Context, a *authority, changes []change, swap
 		return nil, err
 	}
 	defer leave()
-	var commit *repo.Commit
+	commit, err := s.writeKnown(ctx, a, changes, swapCommit)
+	if err != nil {
+		return nil, err
+	}
+	if commit == nil {
+		if commit, err = s.writeAsked(ctx, a, changes, swapCommit); err != nil || commit == nil {
+			return nil, err
+		}
+	}
+	crash.Point("pds/write/after-commit")
+	s.cacheNodes(commit)
+	s.metrics.commits.Inc()
+	return &commit.Head, nil
+}
+
+// writeAsked is the long way of a write: it reads what there is under the lock of the repository and decides by that. It answers nil when
+// nothing changes.
+func (s *Server) writeAsked(ctx context.Context, a *authority, changes []change, swapCommit *cid.Cid) (commit *repo.Commit, err error) {
+	acc := a.Account
+	s.standings.drop(acc.DID) // known again once this ends well
+	var key []byte
+	delegated := false
 	err = inPipeTx(ctx, s.pool, func(tx *pipeTx) error {
 		now, err := lockRepo(ctx, tx, a, changes)
 		if err != nil {
@@ -132,7 +153,8 @@ func (s *Server) write(ctx context.Context, a *authority, changes []change, swap
 		if err := s.files.haveAll(acc.DID, blobsWanted(changes)); err != nil {
 			return err
 		}
-		key, err := s.signingKey(&account{DID: acc.DID, SigningKey: now.key})
+		key, delegated = now.key, now.delegated
+		signer, err := s.signingKey(&account{DID: acc.DID, SigningKey: key})
 		if err != nil {
 			return err
 		}
@@ -140,22 +162,19 @@ func (s *Server) write(ctx context.Context, a *authority, changes []change, swap
 		if err != nil {
 			return fmt.Errorf("rev after %s of %s: %w", now.head.Rev, acc.DID, err)
 		}
-		commit, err = repo.Apply(ctx, blocks{q: tx, did: acc.DID, cache: s.cache}, acc.DID, &now.head, writes, key, rev)
+		commit, err = repo.Apply(ctx, blocks{q: tx, did: acc.DID, cache: s.cache}, acc.DID, &now.head, writes, signer, rev)
 		if err != nil {
 			return applyError(acc.DID, err)
 		}
 		return s.store(ctx, tx, a, now, changes, commit)
 	})
-	if err != nil {
+	if err != nil || commit == nil {
 		return nil, err
 	}
-	if commit == nil {
-		return nil, nil
+	if !delegated { // who writes for others is asked for, and noted, the long way
+		s.standings.put(acc.DID, standing{head: commit.Head, key: key})
 	}
-	crash.Point("pds/write/after-commit")
-	s.cacheNodes(commit)
-	s.metrics.commits.Inc()
-	return &commit.Head, nil
+	return commit, nil
 }
 
 // cacheNodes keeps what the next write to the same repository will ask for.

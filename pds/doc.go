@@ -3,8 +3,9 @@
 //
 // What holds at every moment, a crash included:
 //
-//   - P1: a write is one transaction. The repository head, its blocks, records, blob
-//     references and firehose event are all there or none is.
+//   - P1: a write is in one transaction, which it may share with writes of other
+//     repositories. The repository head, its blocks, records, blob references and
+//     firehose event are all there or none is.
 //   - P2: event numbers rise without reuse and become visible in order. The number is
 //     taken last in the transaction from the one row of event_head.
 //   - P3: table block holds exactly what the head of a repository reaches, so a full
@@ -22,6 +23,6 @@
 //     the write, and stands beside it in act_log, never in the repository or an answer
 //     to the public.
 //
-// Locks are taken in the order repo, account, controller, blob_use, blob,
-// event_head.
+// Locks are taken in the order repo, account, controller, blob_use, blob, event_head;
+// repositories in the order of their DIDs.
 package pds

@@ -184,6 +184,35 @@ func TestCursorRules(t *testing.T) {
 	})
 }
 
+// clearing prunes once a reader has come so far.
+type clearing struct {
+	*memory
+	at, below int64
+}
+
+func (c clearing) Page(ctx context.Context, after int64, limit int) ([]firehose.Frame, error) {
+	if after == c.at {
+		c.prune(c.below)
+	}
+	return c.memory.Page(ctx, after, limit)
+}
+
+func TestAReaderOfThePastIsToldWhatWasClearedAwayBeforeIt(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	m.add(t, 100)
+	s := firehose.NewServer(clearing{m, 21, 51}, m.notify, firehose.ServerConfig{PageSize: 10})
+	go func() { _ = s.Run(t.Context()) }()
+	hs := httptest.NewServer(s)
+	t.Cleanup(hs.Close)
+	c := dial(t, hs.URL, "1")
+	requireSeqs(t, c, 2, 21)
+	info, ok := next(t, c).(*firehose.Info)
+	require.True(t, ok)
+	assert.Equal(t, "OutdatedCursor", info.Name)
+	requireSeqs(t, c, 51, 100)
+}
+
 // F3, F4: many subscribers, the store is read once.
 func TestOneReaderServesAllSubscribers(t *testing.T) {
 	t.Parallel()

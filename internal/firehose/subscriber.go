@@ -60,7 +60,17 @@ func (c *subscriber) run(ctx context.Context, cursor int64, given bool) error {
 			if frames, err = s.store.Page(ctx, after, s.cfg.PageSize); err != nil {
 				return err
 			}
-			if len(frames) == 0 { // pruned between
+			if len(frames) == 0 || frames[0].Seq > after+1 {
+				gone, err := c.pruned(ctx, after)
+				if err != nil {
+					return err
+				}
+				if gone > after {
+					after = gone
+					continue
+				}
+			}
+			if len(frames) == 0 { // nothing of what was is left
 				after = newest
 				continue
 			}
@@ -97,10 +107,21 @@ func (c *subscriber) start(ctx context.Context, cursor int64, given bool) (int64
 		return newest, nil
 	case cursor > newest:
 		return 0, c.fail(ctx, errFutureCursor, "cursor is ahead of this host")
-	case cursor == 0 || oldest == 0 || cursor+1 >= oldest:
-		return cursor, nil
+	case cursor == 0:
+		return max(0, oldest-1), nil
 	}
-	info, err := Encode(&Info{Name: "OutdatedCursor", Message: "events after this cursor are gone; the stream begins with the oldest"})
+	gone, err := c.pruned(ctx, cursor)
+	return max(cursor, gone), err
+}
+
+// pruned gives the last sequence that is no longer kept. If a reader who has come to after misses some by that, it is told so first: also
+// one that reads the past more slowly than it is cleared away.
+func (c *subscriber) pruned(ctx context.Context, after int64) (int64, error) {
+	oldest, _, err := c.server.store.Bounds(ctx)
+	if err != nil || oldest <= after+1 {
+		return 0, err
+	}
+	info, err := Encode(&Info{Name: "OutdatedCursor", Message: "events after this cursor are gone; the stream goes on with the oldest"})
 	if err != nil {
 		return 0, err
 	}

@@ -211,6 +211,9 @@ func (h *history) live(tp *tap) {
 	ben.apply("create", keys, 5)
 	ben.apply("delete", keys[50:120], 0) // neighbours of one another, and of what stays
 	ben.put("last", 1)
+	ada.call("com.atproto.server.deactivateAccount", map[string]any{}, nil)
+	ada.call("com.atproto.server.activateAccount", nil, nil)
+	ada.put("after", 1)
 	eve.end()
 }
 

@@ -58,3 +58,8 @@ begin
 	on conflict (did, cid) do nothing;
 	perform tell_events(_dids, array_fill('commit'::text, array[cardinality(_dids)]), _before, _after, _at);
 end $$;
+
+-- Frames and tree nodes are mostly hashes. What fits a page stays as it is: to compress it costs a write more than all its lookups.
+alter table event alter column frame set storage external;
+alter table event set (toast_tuple_target = 8160);
+alter table block set (toast_tuple_target = 8160);

@@ -2,6 +2,7 @@ package pds
 
 import (
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -210,7 +211,9 @@ func TestSignInLeadsNowhereElse(t *testing.T) {
 	b := newBed(t)
 	u := b.account("user")
 	for next, want := range map[string]string{
-		u.path() + "/devices": u.path() + "/devices", "/oauth/authorize?client_id=a&request_uri=b": "/oauth/authorize?client_id=a&request_uri=b",
+		u.path() + "/devices": u.path() + "/devices",
+		// The answer to the application is this account's.
+		"/oauth/authorize?client_id=a&request_uri=b": "/oauth/authorize?" + url.Values{"as": {u.DID.String()}, "client_id": {"a"}, "request_uri": {"b"}}.Encode(),
 		"https://elsewhere.example/account": u.path(), "//elsewhere.example/account": u.path(), `/\elsewhere.example`: u.path(), "/xrpc/x": u.path(),
 		"javascript:alert(1)": u.path(), "/account/\r\nX: y": u.path(), "": u.path(),
 	} {

@@ -26,6 +26,7 @@ const (
 
 func (s *Server) expectArrivals(deps Deps) {
 	s.resolve = deps.ResolveHandle
+	s.lookups = make(chan struct{}, lookupsAtOnce)
 	s.imports = make(chan struct{}, maxImports)
 	s.arrivals = xrpc.NewServiceAuth(xrpc.ServiceAuthConfig{
 		Directory: deps.Directory, Audience: []string{s.cfg.ServiceDID.String(), s.cfg.ServiceDID.String() + "#atproto_pds"}, Replay: pg.NewReplay(deps.Pool), Clock: deps.Clock,

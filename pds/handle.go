@@ -18,6 +18,8 @@ import (
 	"city-sync.org/citysync/internal/xrpc"
 )
 
+const lookupsAtOnce = 64
+
 // foreignHandle checks a handle outside this server's domains: it must resolve to the account.
 func (s *Server) foreignHandle(ctx context.Context, raw string, did syntax.DID) (string, error) {
 	h, err := syntax.ParseHandle(raw)
@@ -40,6 +42,12 @@ func (s *Server) foreignHandle(ctx context.Context, raw string, did syntax.DID) 
 func (s *Server) lookUpHandle(ctx context.Context, h syntax.Handle) (syntax.DID, error) {
 	if s.resolve == nil {
 		return "", refused("HandleNotFound", "handles outside of this server's domains are not looked up here")
+	}
+	select { // each may wait for a stranger's server
+	case s.lookups <- struct{}{}:
+		defer func() { <-s.lookups }()
+	default:
+		return "", xrpc.Errorf(http.StatusServiceUnavailable, xrpc.NameBusy, "too many handles are being looked up").After(time.Second)
 	}
 	did, err := s.resolve(ctx, h)
 	switch {

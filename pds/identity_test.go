@@ -2,6 +2,8 @@ package pds
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/identity"
@@ -349,4 +352,34 @@ func TestKeyOfADIDWebChangesOnceItsDocumentNamesIt(t *testing.T) {
 	web.set(orgDoc, document(orgDID, orgHandle, next, b.url))
 	require.NoError(t, s.rotateKey(t.Context(), orgDID))
 	u.assertWhole()
+}
+
+// Strangers' slow servers do not take this one along.
+func TestHandlesAreLookedUpAFewAtATime(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	hold, begun := make(chan struct{}), make(chan struct{}, 2*lookupsAtOnce)
+	b.deps.ResolveHandle = func(context.Context, syntax.Handle) (syntax.DID, error) {
+		begun <- struct{}{}
+		<-hold
+		return orgDID, nil
+	}
+	b.restart()
+	ask := func() answer { return b.get("", "com.atproto.identity.resolveHandle", "handle", orgHandle) }
+	var g errgroup.Group
+	for range lookupsAtOnce {
+		g.Go(func() error {
+			if a := ask(); a.str("did") != orgDID {
+				return fmt.Errorf("%d %s", a.Status, a.Raw)
+			}
+			return nil
+		})
+	}
+	for range lookupsAtOnce {
+		<-begun
+	}
+	assert.Equal(t, http.StatusServiceUnavailable, ask().Status)
+	close(hold)
+	require.NoError(t, g.Wait())
+	assert.Equal(t, orgDID, ask().str("did"))
 }

@@ -38,6 +38,7 @@ type Server struct {
 	arrivals    *xrpc.ServiceAuth // of accounts that other hosts hold, or let go
 	imports     chan struct{}     // one slot for each repository that is taken over
 	importing   onePerAccount
+	lookups     chan struct{} // one slot for each foreign handle that is looked up
 	clock       clock.Clock
 	log         *slog.Logger
 	admin       string

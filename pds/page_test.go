@@ -214,7 +214,7 @@ func TestSignInLeadsNowhereElse(t *testing.T) {
 		u.path() + "/devices": u.path() + "/devices",
 		// The answer to the application is this account's.
 		"/oauth/authorize?client_id=a&request_uri=b": "/oauth/authorize?" + url.Values{"as": {u.DID.String()}, "client_id": {"a"}, "request_uri": {"b"}}.Encode(),
-		"https://elsewhere.example/account": u.path(), "//elsewhere.example/account": u.path(), `/\elsewhere.example`: u.path(), "/xrpc/x": u.path(),
+		"https://elsewhere.example/account":          u.path(), "//elsewhere.example/account": u.path(), `/\elsewhere.example`: u.path(), "/xrpc/x": u.path(),
 		"javascript:alert(1)": u.path(), "/account/\r\nX: y": u.path(), "": u.path(),
 	} {
 		p := b.visitor().fill("/account/sign-in", "identifier", u.Handle, "password", password, "next", next)

@@ -471,3 +471,28 @@ func TestNothingOfAControllerIsWrittenAfterTheEndIsAnswered(t *testing.T) {
 	assert.Equal(t, b.count(`select count(*) from record where did = $1`, o.DID),
 		b.count(`select count(*) from act_log where did = $1 and action = 'create' and actor = $2`, o.DID, o.person.DID))
 }
+
+// A call that is passed on in the organization's name is within the role, and noted.
+func TestControllersCallsElsewhereAreWithinTheRoleAndNoted(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	called := make(chan syntax.DID, 1)
+	other := b.service(func(w http.ResponseWriter, _ *http.Request, caller syntax.DID) {
+		called <- caller
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{}`))
+	})
+	o := b.organization(scope.RoleCoordinator, "").accepted()
+	o.app.scope = "atproto rpc?lxm=org.city-sync.ledger.listClaims&lxm=org.city-sync.ledger.resetTill&aud=*"
+	call := func(nsid string) answer {
+		req, err := http.NewRequest(http.MethodGet, b.url+"/xrpc/"+nsid, nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "DPoP tok")
+		req.Header.Set("Atproto-Proxy", other.name)
+		return b.do(req)
+	}
+	o.ok(call(lexicons.LedgerListClaims))
+	assert.Equal(t, o.DID, <-called, "the service hears of the organization alone")
+	assert.Equal(t, "call "+lexicons.LedgerListClaims+" "+other.name+" by "+o.person.DID.String(), o.log()[0])
+	assert.Equal(t, "InsufficientScope", call(lexicons.LedgerResetTill).name(), "that is another role's")
+}

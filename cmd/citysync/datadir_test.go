@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -116,31 +114,6 @@ func TestReadyFileIsTheOwnersAlone(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
 	assert.Len(t, entries, 1, "no temporary file is left")
-}
-
-func TestMailServerIsReportedAsItAnswers(t *testing.T) {
-	t.Parallel()
-	greet := func(line string) string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = l.Close() })
-		go func() {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			w := bufio.NewWriter(conn)
-			_, _ = w.WriteString(line)
-			_ = w.Flush()
-			_ = conn.Close()
-		}()
-		return "smtp://" + l.Addr().String()
-	}
-	assert.Equal(t, notSet, checkMail(t.Context(), ""))
-	assert.Contains(t, checkMail(t.Context(), greet("220 mail.example ESMTP\r\n")), `answers "220 mail.example ESMTP"`)
-	assert.Contains(t, checkMail(t.Context(), greet("554 go away\r\n")), "UNREACHABLE")
-	assert.Contains(t, checkMail(t.Context(), greet("")), "UNREACHABLE")
-	assert.Contains(t, checkMail(t.Context(), "http://mail.example"), "UNUSABLE")
 }
 
 // A seed that gave other keys after an upgrade would end the log.

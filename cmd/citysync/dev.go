@@ -114,7 +114,7 @@ func devFlags(c *cli.Command) (devConfig, error) {
 
 // runDev founds or resumes a city and keeps it running until ctx ends.
 func runDev(ctx context.Context, cfg devConfig, s streams, log *slog.Logger) error {
-	mail := checkMail(ctx, cfg.SMTPURL)
+	mail, _ := checkMail(ctx, cfg.SMTPURL)
 	folder, err := city.Folder(cfg.City)
 	if err != nil && (cfg.CitySet || cfg.Fresh) {
 		return err

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"mime"
-	"net"
-	"net/smtp"
 	"net/url"
 	"strings"
 	"time"
@@ -35,31 +32,11 @@ func mailer(raw, from string) func(ctx context.Context, to, subject, text string
 func sendMail(ctx context.Context, u *url.URL, from, to string, message []byte) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, mailTimeout)
 	defer cancel()
-	conn, err := dialMail(ctx, u)
+	c, err := openMail(ctx, u)
 	if err != nil {
 		return err
-	}
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
-		_ = conn.Close() // the first error counts
-		return err
-	}
-	c, err := smtp.NewClient(conn, u.Hostname())
-	if err != nil {
-		_ = conn.Close() // the first error counts
-		return fmt.Errorf("greet the mail server: %w", err)
 	}
 	defer func() { _ = c.Close() }() // after Quit there is nothing left to lose
-	if ok, _ := c.Extension("STARTTLS"); ok && u.Scheme == schemeSMTP {
-		if err := c.StartTLS(&tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}); err != nil {
-			return fmt.Errorf("encrypt to the mail server: %w", err)
-		}
-	}
-	if password, has := u.User.Password(); has {
-		if err := c.Auth(smtp.PlainAuth("", u.User.Username(), password, u.Hostname())); err != nil {
-			return fmt.Errorf("sign in at the mail server: %w", err)
-		}
-	}
 	if err := c.Mail(from); err != nil {
 		return fmt.Errorf("mail from: %w", err)
 	}
@@ -77,22 +54,6 @@ func sendMail(ctx context.Context, u *url.URL, from, to string, message []byte) 
 		return fmt.Errorf("mail: %w", err)
 	}
 	return c.Quit()
-}
-
-// dialMail connects in clear for smtp, and by TLS for smtps.
-func dialMail(ctx context.Context, u *url.URL) (net.Conn, error) {
-	port := u.Port()
-	if port == "" {
-		if port = portSMTP; u.Scheme == schemeSMTPS {
-			port = portSMTPS
-		}
-	}
-	address := net.JoinHostPort(u.Hostname(), port)
-	if u.Scheme == schemeSMTPS {
-		d := tls.Dialer{Config: &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}}
-		return d.DialContext(ctx, "tcp", address)
-	}
-	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 }
 
 // hostOf is the host's name in an address.

@@ -87,7 +87,9 @@ func (g *ground) runPDS(ctx context.Context, h home, cfg pds.Config, secrets pds
 		return err
 	}
 	ready()
-	return service.Run(ctx, g.log, service.Func("pds work", server.Run), service.HTTP("pds", ls, server.Handler()))
+	return service.Run(ctx, g.log, service.Func("pds work", server.Run), service.Func("mail", func(ctx context.Context) error {
+		return watchMail(ctx, g.smtpURL, g.logger(h.name), g.metrics(h.name))
+	}), service.HTTP("pds", ls, server.Handler()))
 }
 
 func (g *ground) runLedger(ctx context.Context, h home, cfg ledger.Config, keys logSecrets, password string, ls []net.Listener, ready func()) error {

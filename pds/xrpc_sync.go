@@ -205,6 +205,9 @@ func (s *Server) getRepo(c *xrpc.Call) (any, error) {
 			return nil, invalid("since %q is not a revision", since)
 		}
 	}
+	if err := c.Err(); err != nil {
+		return nil, err
+	}
 	out, err := s.export(c.Context(), acc.DID, since)
 	if err != nil {
 		return nil, err

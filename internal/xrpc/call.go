@@ -66,6 +66,15 @@ func (c *Call) Param(name string) string {
 	return v
 }
 
+// Err is the first parameter read so far that broke a rule. A method that writes its answer itself asks before it begins: afterwards the
+// refusal could only cut the answer off.
+func (c *Call) Err() error {
+	if c.invalid == nil {
+		return nil
+	}
+	return c.invalid
+}
+
 // Has reports whether the parameter is present, be it empty.
 func (c *Call) Has(name string) bool { return c.params.Has(name) }
 

@@ -20,6 +20,7 @@ const (
 	pageTime      = 30 * time.Second
 	accountPath   = "/account"
 	signInPath    = "/account/sign-in"
+	newPath       = "/account/new"
 	forgottenPath = "/account/forgotten"
 	resetPath     = "/account/reset"
 	authorizePath = "/oauth/authorize"
@@ -49,6 +50,8 @@ func (s *Server) pageRoutes(m *xrpc.Mux) {
 	page("GET "+signInPath, s.signInPage)
 	page("POST "+signInPath, s.signInForm)
 	page("POST "+signInPath+"/code", s.codeForm)
+	page("GET "+newPath, s.newPage)
+	page("POST "+newPath, s.newForm)
 	page("GET "+forgottenPath, s.forgottenPage)
 	page("POST "+forgottenPath, s.forgottenForm)
 	page("GET "+resetPath, s.resetPage)

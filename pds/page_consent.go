@@ -26,6 +26,9 @@ func (s *Server) authorizePage(v *visit) error {
 	if p.Prompt == "none" {
 		return s.answerSilently(v, p)
 	}
+	if p.Prompt == "create" && q.Get("as") == "" {
+		return v.to(newPath + "?" + url.Values{"next": {v.self}}.Encode())
+	}
 	in, found := v.device.of(q.Get("as"))
 	switch {
 	case found:

@@ -14,7 +14,7 @@ func (s *Server) signInPage(v *visit) error {
 	if len(v.device.signIns) > 0 && v.r.URL.Query().Get("add") == "" && next == accountPath {
 		return v.to(accountPath)
 	}
-	return v.show(http.StatusOK, "", pages.SignIn{Next: next, Client: waiting(next), Identifier: v.r.URL.Query().Get("hint")})
+	return v.show(http.StatusOK, "", pages.SignIn{Next: next, New: newPath + "?" + url.Values{"next": {next}}.Encode(), Client: waiting(next), Identifier: v.r.URL.Query().Get("hint")})
 }
 
 // waiting is the host of the application for which somebody signs in, as far as the address of the consent page tells it.
@@ -34,7 +34,7 @@ func (s *Server) signInForm(v *visit) error {
 	next := onward(v.form.Get("next"))
 	identifier := strings.TrimPrefix(strings.TrimSpace(v.form.Get("identifier")), "@")
 	v.self = signInPath + "?next=" + url.QueryEscape(next)
-	form := pages.SignIn{Next: next, Client: waiting(next), Identifier: identifier}
+	form := pages.SignIn{Next: next, New: newPath + "?" + url.Values{"next": {next}}.Encode(), Client: waiting(next), Identifier: identifier}
 	password := v.form.Get("password")
 	if identifier == "" || len(identifier) > 2048 || password == "" {
 		return v.again("wrongPassword", form)

@@ -116,6 +116,19 @@ func (s *Server) createAccount(c *xrpc.Call) (any, error) {
 // signUp makes an account whose first step anywhere is here.
 func (s *Server) signUp(ctx context.Context, req signupRequest) (any, error) {
 	now := s.clock.Now()
+	acc, err := s.newAccount(ctx, req, now)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := s.openSession(ctx, acc.DID, nil, now)
+	if err != nil {
+		return nil, err
+	}
+	return s.viewSession(ctx, acc, tokens), nil
+}
+
+// newAccount goes all three steps of a creation.
+func (s *Server) newAccount(ctx context.Context, req signupRequest, now time.Time) (*account, error) {
 	su, err := s.reserve(ctx, req, now)
 	if err != nil {
 		return nil, err
@@ -126,13 +139,8 @@ func (s *Server) signUp(ctx context.Context, req signupRequest) (any, error) {
 	if err := s.activate(ctx, su, now); err != nil {
 		return nil, err
 	}
-	tokens, err := s.openSession(ctx, su.DID, nil, now)
-	if err != nil {
-		return nil, err
-	}
 	s.log.Info("account created", "did", su.DID)
-	acc := &account{DID: su.DID, Handle: su.Handle, Email: su.Email, Status: statusActive}
-	return s.viewSession(ctx, acc, tokens), nil
+	return &account{DID: su.DID, Handle: su.Handle, Email: su.Email, Status: statusActive}, nil
 }
 
 // protected are the methods for which no service token is given: they change the account

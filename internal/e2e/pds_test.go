@@ -266,7 +266,7 @@ func TestAccountPagesReadOnANarrowPhoneWithoutScript(t *testing.T) {
 			do(t, browser, chromedp.Navigate(h.account("/"+page)))
 			stands(t, browser, "pds-"+page+"-"+lang)
 		}
-		for _, page := range []string{"/account/forgotten", "/account/reset", "/account/nowhere/at/all", "/oauth/authorize", "/account?done=out"} {
+		for _, page := range []string{"/account/forgotten", "/account/new", "/account/reset", "/account/nowhere/at/all", "/oauth/authorize", "/account?done=out"} {
 			do(t, browser, chromedp.Navigate(h.url+page))
 			stands(t, browser, "pds"+strings.NewReplacer("/", "-", "?", "-").Replace(page)+"-"+lang)
 		}

@@ -19,6 +19,7 @@ type Failure struct{ Key string }
 // SignIn asks for an account's name and password.
 type SignIn struct {
 	Next       string // where to go on, within this server
+	New        string // where an account is made instead
 	Client     string // host name of the application that waits, or nothing
 	Identifier string // as it was typed
 }
@@ -62,6 +63,15 @@ type Choose struct {
 
 // AppRequest says that an application's request is not in order.
 type AppRequest struct{ Code, Description string }
+
+// NewAccount asks for what a new account needs. Fields are as they were typed.
+type NewAccount struct {
+	Next          string
+	Domains       []string
+	Name, Domain  string // of the handle
+	Email, Invite string
+	InviteNeeded  bool
+}
 
 // SignInCode asks for the second factor of an account whose password was right.
 type SignInCode struct{ Next, Ticket string }
@@ -230,6 +240,7 @@ func (SignIn) view() string       { return "signin" }
 func (Consent) view() string      { return "consent" }
 func (Choose) view() string       { return "choose" }
 func (AppRequest) view() string   { return "apprequest" }
+func (NewAccount) view() string   { return "new" }
 func (SignInCode) view() string   { return "signincode" }
 func (TwoStep) view() string      { return "twostep" }
 func (Accounts) view() string     { return "accounts" }

@@ -54,7 +54,7 @@ func (b *bench) startHost(ctx context.Context, dsn, plcURL string) (*host, error
 	if err != nil {
 		return nil, err
 	}
-	return b.child(ctx, exec.Command(self, hostWord), append(in, '\n'))
+	return b.child(ctx, exec.CommandContext(context.WithoutCancel(ctx), self, hostWord), append(in, '\n'))
 }
 
 // child runs a PDS whose first line on standard output is its address. It stops when its standard input closes.

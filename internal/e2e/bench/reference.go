@@ -41,7 +41,7 @@ func (b *bench) startReference(ctx context.Context, plcURL string) (h *host, nod
 	if err != nil {
 		return nil, "", err
 	}
-	cmd := exec.Command(bin, "reference.mjs", plcURL)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), bin, "reference.mjs", plcURL) // child stops it
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "NODE_ENV=production", "LOG_ENABLED=false")
 	h, err = b.child(ctx, cmd, nil)

@@ -304,3 +304,46 @@ func TestNumbersStandInFramesAsCBORWritesThem(t *testing.T) {
 		assert.Equal(t, again, f.Bytes, "event %d", f.Seq)
 	}
 }
+
+// What relays and indexers ask of a frame, as the protocol's own Go library reads it.
+func TestFramesOfCommitsCarryWhatConsumersDemand(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	u.ok(u.create(note, "a", m{"n": 1}))
+	u.ok(u.put(note, "a", m{"n": 2}, nil))
+	u.ok(u.remove(note, "a", nil))
+	page, err := eventStore{b.pool}.Page(t.Context(), 0, 200)
+	require.NoError(t, err)
+	var commits []*comatproto.SyncSubscribeRepos_Commit
+	for _, f := range page {
+		header, body, ok := bytes.Cut(f.Bytes, []byte{0x62, 'o', 'p', 0x01}) // the header ends with op: 1
+		require.True(t, ok)
+		if !bytes.Contains(header, []byte("#commit")) {
+			continue
+		}
+		var c comatproto.SyncSubscribeRepos_Commit
+		require.NoError(t, c.UnmarshalCBOR(bytes.NewReader(body)))
+		assert.Equal(t, f.Seq, c.Seq)
+		assert.Equal(t, u.DID.String(), c.Repo)
+		assert.False(t, c.Rebase)
+		assert.False(t, c.TooBig)
+		assert.Empty(t, c.Blobs)
+		assert.Contains(t, string(body), "eblobs\x80", "an empty list, not none")
+		commits = append(commits, &c)
+	}
+	require.Len(t, commits, 4)
+	assert.Nil(t, commits[0].PrevData, "the first commit has none before it")
+	assert.Nil(t, commits[0].Since)
+	for i, c := range commits[1:] {
+		require.NotNil(t, c.Since)
+		assert.Equal(t, commits[i].Rev, *c.Since)
+		require.NotNil(t, c.PrevData)
+		require.Len(t, c.Ops, 1)
+		assert.Equal(t, []string{"create", "update", "delete"}[i], c.Ops[0].Action)
+		assert.Equal(t, i > 0, c.Ops[0].Prev != nil, "prev of what is changed or deleted")
+		assert.Equal(t, i < 2, c.Ops[0].Cid != nil)
+	}
+	assert.Equal(t, commits[1].Ops[0].Cid, commits[2].Ops[0].Prev)
+	assert.Equal(t, commits[2].Ops[0].Cid, commits[3].Ops[0].Prev)
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -30,6 +31,28 @@ var odd = []any{
 	nil, "", "\x00", "a\x00b", "\ufeff", "x", -1, 0, 1e300, true, []any{}, []any{nil}, []any{"\x00"}, []any{m{"$type": "x"}}, m{}, m{"$type": "\x00", "did": "\x00", "uri": "at://\x00/a/b"},
 	strings.Repeat("x", 9000), "did:plc:\x00", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "did:web:%00", "did:example:" + strings.Repeat("a", 3000), "nobody.test", "no\x00body.test",
 	"at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/a.b.c/d", "a.b.c", someCID, "9999999999999999999999", "2026-11-20T09:00:00Z", "👩‍🌾\U0010ffff",
+}
+
+// typed are the fields that are no text: what stands beside an odd text must not be what refuses it.
+func typed(f string, text any) any {
+	switch f {
+	case "allowTakendown", "validate", "privileged", "createAvailable", "includeUsed", "reverse":
+		return true
+	case "codeCount", "useCount", "limit", "exp", "id":
+		return 1
+	case "accounts", "cids", "codes", "collections", "dids", "forAccounts", "alsoKnownAs", "rotationKeys":
+		return []any{text}
+	case "preferences":
+		return []any{m{"$type": "app.bsky.x", "x": text}}
+	case "writes":
+		return []any{m{"$type": applyWritesNSID + "#create", "collection": note, "rkey": text, "value": m{"text": text}}}
+	case "record", "value", "services", "verificationMethods", "takedown", "deactivated", "plcOp", "operation":
+		return m{"text": text}
+	case "subject":
+		return m{"$type": "com.atproto.admin.defs#repoRef", "did": text}
+	default:
+		return text
+	}
 }
 
 type attempt struct {
@@ -62,7 +85,13 @@ func attempts(t *testing.T, self string) (list []attempt) {
 			all[f] = v
 		}
 		own := m{"repo": self, "did": self, "collection": note, "rkey": v, "record": v, "writes": v, "password": password, "identifier": self, "account": self}
-		for _, in := range []m{all, own} {
+		texts := m{}
+		for _, f := range fields {
+			texts[f] = typed(f, v)
+		}
+		ownTexts := maps.Clone(texts)
+		maps.Copy(ownTexts, m{"repo": self, "did": self, "collection": note, "account": self})
+		for _, in := range []m{all, own, texts, ownTexts} {
 			raw, err := json.Marshal(in)
 			require.NoError(t, err)
 			post(fmt.Sprintf("all fields %.20q", fmt.Sprint(v)), asJSON, raw)

@@ -224,6 +224,11 @@ func (s *Server) offerRole(ctx context.Context, a *authority, person syntax.DID,
 		if !known && len(there) >= maxControllers {
 			return refused("TooManyControllers", "at most %d people act for one account", maxControllers)
 		}
+		if !known { // endRole may have been cut short before it ended the apps of an earlier role
+			if _, err := tx.Exec(ctx, `delete from oauth_session where did = $1 and actor = $2`, row.DID, person); err != nil {
+				return err
+			}
+		}
 		const put = `
 			insert into controller (did, controller, role, scope, mark, invited, accepted)
 			values (@did, @controller, @role, @scope, @mark, @invited, @accepted)

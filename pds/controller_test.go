@@ -496,3 +496,20 @@ func TestControllersCallsElsewhereAreWithinTheRoleAndNoted(t *testing.T) {
 	assert.Equal(t, "call "+lexicons.LedgerListClaims+" "+other.name+" by "+o.person.DID.String(), o.log()[0])
 	assert.Equal(t, "InsufficientScope", call(lexicons.LedgerResetTill).name(), "that is another role's")
 }
+
+// A crash between the end of a role and the end of its apps leaves grants behind: a new role does not wake them.
+func TestRoleGivenAgainWakesNoOldApp(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	o := b.organization(scope.RoleEditor, "").accepted()
+	app := b.program("atproto repo:" + task)
+	b.server.Load().oauth = b.server.Load().admitApp
+	token := app.Exchange(o.person.visitor().answerFor(app.Push(), o.person, o.user, "repo:"+task).To())["access_token"].(string)
+	require.True(t, b.opens(app, token))
+	_, err := b.pool.Exec(t.Context(), `delete from controller where did = $1`, o.DID)
+	require.NoError(t, err)
+	require.False(t, b.opens(app, token))
+	o.ok(o.offer(o.person.Handle, scope.RoleEditor, ""))
+	o.accepted()
+	assert.False(t, b.opens(app, token))
+}

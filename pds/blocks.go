@@ -60,8 +60,8 @@ type cachedBlock struct {
 	data []byte
 }
 
-// cacheBytes holds the upper tree nodes of some thousand repositories.
-const cacheBytes = 32 << 20
+// cacheBytes holds the upper tree nodes of a thousand repositories and more.
+const cacheBytes = 16 << 20
 
 func newBlockCache(max int) *blockCache {
 	return &blockCache{max: max, byCID: map[string]*list.Element{}, order: list.New()}

@@ -15,8 +15,11 @@ import (
 // eventStore is table event as the firehose reads it.
 type eventStore struct{ pool *pgxpool.Pool }
 
+// windowBytes bounds the newest frames, which are kept in memory for all readers. Who is further behind reads the table.
+const windowBytes = 16 << 20
+
 func (s *Server) newStream() *firehose.Server {
-	return firehose.NewServer(eventStore{s.pool}, s.wake.c, firehose.ServerConfig{Log: s.log})
+	return firehose.NewServer(eventStore{s.pool}, s.wake.c, firehose.ServerConfig{Log: s.log, WindowBytes: windowBytes})
 }
 
 // Bounds implements firehose.Store.

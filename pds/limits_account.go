@@ -16,6 +16,8 @@ import (
 // ownRatesLife is how long after an operator's word an account's rates may still be the former ones.
 const ownRatesLife = time.Minute
 
+const maxOwnPoints = 1_000_000_000
+
 // ownRates remembers for a while what table account_limit says, so that a write does not ask each time.
 type ownRates struct {
 	mu    sync.Mutex // guards known
@@ -80,6 +82,9 @@ func SetAccountLimit(ctx context.Context, pool *pgxpool.Pool, did syntax.DID, na
 	}
 	if err := rate.validate(name); err != nil {
 		return err
+	}
+	if rate.Points > maxOwnPoints {
+		return fmt.Errorf("limit %s: %d points; a rate has at most %d, and 0 are no limit", name, rate.Points, maxOwnPoints)
 	}
 	const set = `
 		insert into account_limit (did, name, points, seconds)

@@ -141,7 +141,7 @@ func pdsCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:     "pds",
 		Usage:    "run a personal data server alone",
-		Commands: []*cli.Command{migrateCommand(schemaPDS, s), pdsBackupCommand(s), pdsRestoreCommand(s), operatorCommand(s), blobsCommand(s), rewrapCommand(s)},
+		Commands: []*cli.Command{migrateCommand(schemaPDS, s), pdsBackupCommand(s), pdsRestoreCommand(s), operatorCommand(s), blobsCommand(s), limitCommand(s), rewrapCommand(s)},
 		Flags: serviceFlags(schemaPDS, defaultPortBase+portPDS,
 			stringFlag("smtp-url", "", "`URL` of a mail server; none: no mail is sent"),
 			stringFlag("service-did", "", "`DID` of this server"),

@@ -155,7 +155,7 @@ func (s *Server) adminPasswordPage(v *visit, op *Operator) error {
 
 // adminPasswordForm gives an operator another password; other browsers are signed out.
 func (s *Server) adminPasswordForm(v *visit, op *Operator) error {
-	ctx, form := v.r.Context(), v.r.PostForm
+	ctx, form := v.r.Context(), v.form
 	page := pages.AdminPassword{Operator: op.Name}
 	if err := s.limitAddress(v.w.Header(), s.ip(v.r), limitSignIn, ""); err != nil {
 		return err

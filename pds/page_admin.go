@@ -84,12 +84,12 @@ func (s *Server) adminSignInPage(v *visit) error {
 }
 
 func (s *Server) adminSignInForm(v *visit) error {
-	ctx, name := v.r.Context(), strings.TrimSpace(v.r.PostForm.Get("name"))
+	ctx, name := v.r.Context(), strings.TrimSpace(v.form.Get("name"))
 	v.self = adminSignInPath
 	if err := s.limitAddress(v.w.Header(), s.ip(v.r), limitSignIn, ""); err != nil {
 		return err
 	}
-	stored, ok, err := s.operatorByPassword(ctx, name, v.r.PostForm.Get("password"))
+	stored, ok, err := s.operatorByPassword(ctx, name, v.form.Get("password"))
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (s *Server) askOperatorsCode(v *visit, name, ticket string, status int, ale
 func (s *Server) adminCodeForm(v *visit) error {
 	ctx := v.r.Context()
 	v.self = adminSignInPath
-	ticket, code := v.r.PostForm.Get("ticket"), v.r.PostForm.Get("code")
+	ticket, code := v.form.Get("ticket"), v.form.Get("code")
 	name, err := s.readOperatorTicket(ctx, ticket)
 	if err != nil {
 		return err
@@ -212,7 +212,7 @@ func (s *Server) adminHome(v *visit, op *Operator) error {
 }
 
 func (s *Server) adminAnnounce(v *visit, op *Operator) error {
-	relay := v.r.PostForm.Get("relay")
+	relay := v.form.Get("relay")
 	err := v.operate(op, "announce", "", relay, func(ctx context.Context) error { return s.announceTo(ctx, relay) })
 	if err != nil {
 		v.s.log.Warn("relay was asked in vain", "error", relayError(err)) // its answer stands on the page
@@ -221,7 +221,7 @@ func (s *Server) adminAnnounce(v *visit, op *Operator) error {
 }
 
 func (s *Server) adminTestMail(v *visit, op *Operator) error {
-	to, err := normalEmail(v.r.PostForm.Get("to"))
+	to, err := normalEmail(v.form.Get("to"))
 	if err != nil {
 		return v.to(adminPath + "?done=mailBad")
 	}
@@ -277,7 +277,7 @@ func (s *Server) adminReports(v *visit, op *Operator) error {
 
 // adminReportForm puts a report away that was dealt with.
 func (s *Server) adminReportForm(v *visit, op *Operator) error {
-	id, err := strconv.ParseInt(v.r.PostForm.Get("id"), 10, 64)
+	id, err := strconv.ParseInt(v.form.Get("id"), 10, 64)
 	if err != nil {
 		return v.fail(http.StatusBadRequest, "badForm")
 	}
@@ -319,7 +319,7 @@ func (s *Server) adminInvitesPage(v *visit, op *Operator) error {
 }
 
 func (s *Server) adminInvitesForm(v *visit, op *Operator) error {
-	form := v.r.PostForm
+	form := v.form
 	switch form.Get("do") {
 	case "make":
 		uses, err := strconv.ParseInt(form.Get("uses"), 10, 64)

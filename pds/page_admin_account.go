@@ -88,7 +88,7 @@ func (s *Server) viewForAdmin(ctx context.Context, op *Operator, acc *account) (
 
 // adminAccountForm does one thing to an account. What only an administrator may do is asked for again by the name of the account's handle.
 func (s *Server) adminAccountForm(v *visit, op *Operator) error {
-	ctx, form := v.r.Context(), v.r.PostForm
+	ctx, form := v.r.Context(), v.form
 	acc, err := s.findAccount(ctx, v.r.PathValue("did"))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return v.fail(http.StatusNotFound, "notFound")

@@ -69,25 +69,27 @@ func (s *Server) selfCheck(ctx context.Context) []check {
 
 var errNothingToCheck = errors.New("nothing to check")
 
-// fetchOwn gets a page of this server as others get it.
-func (s *Server) fetchOwn(ctx context.Context, url string) (*http.Response, []byte, error) {
+// fetchOwn gets a page of this server as others get it, with the last day of the certificate under which it came.
+func (s *Server) fetchOwn(ctx context.Context, url string) (body []byte, until time.Time, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
-		return nil, nil, err
+		return nil, until, err
 	}
 	res, err := s.http.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return nil, until, err
 	}
 	defer func() { _ = res.Body.Close() }() // it was only read
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxChecked))
-	if err != nil {
-		return nil, nil, err
+	if body, err = io.ReadAll(io.LimitReader(res.Body, maxChecked)); err != nil {
+		return nil, until, err
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, nil, fmt.Errorf("%s answers %d", url, res.StatusCode)
+		return nil, until, fmt.Errorf("%s answers %d", url, res.StatusCode)
 	}
-	return res, body, nil
+	if res.TLS != nil && len(res.TLS.PeerCertificates) > 0 {
+		until = res.TLS.PeerCertificates[0].NotAfter
+	}
+	return body, until, nil
 }
 
 func (s *Server) checkDatabase(ctx context.Context) (string, error) {
@@ -117,7 +119,7 @@ func (s *Server) checkDocumentField(ctx context.Context, path, field string) (st
 }
 
 func (s *Server) checkField(ctx context.Context, path, field, want string) (string, error) {
-	_, body, err := s.fetchOwn(ctx, s.cfg.PublicURL+path)
+	body, _, err := s.fetchOwn(ctx, s.cfg.PublicURL+path)
 	if err != nil {
 		return "", err
 	}
@@ -147,7 +149,7 @@ func (s *Server) checkHandleDomain(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", errors.New("the database does not answer")
 		}
-		_, body, err := s.fetchOwn(ctx, "https://"+handle+"/.well-known/atproto-did")
+		body, _, err := s.fetchOwn(ctx, "https://"+handle+"/.well-known/atproto-did")
 		if err != nil {
 			return "", err
 		}
@@ -163,14 +165,10 @@ func (s *Server) checkTLS(ctx context.Context) (string, error) {
 	if !s.secure() {
 		return "", errNothingToCheck
 	}
-	res, _, err := s.fetchOwn(ctx, s.cfg.PublicURL+"/xrpc/_health")
+	_, until, err := s.fetchOwn(ctx, s.cfg.PublicURL+"/xrpc/_health")
 	if err != nil {
 		return "", err
 	}
-	if res.TLS == nil || len(res.TLS.PeerCertificates) == 0 {
-		return "", errors.New("no certificate was shown")
-	}
-	until := res.TLS.PeerCertificates[0].NotAfter
 	if left := until.Sub(s.clock.Now()); left < tlsLeftWarn {
 		return "", fmt.Errorf("the certificate ends on %s", until.UTC().Format(time.DateOnly))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
@@ -94,33 +95,52 @@ var accountTables = []string{
 }
 
 // delete destroys all of an account: records, blocks, blobs, sessions, its key, and what the firehose still held of it. What stays, until the
-// firehose's window is over, is the one event that tells everybody else to do the same. Files go first: a crash in between leaves an account
-// without blobs, which is deleted when it is asked for again.
-func (s *Server) delete(ctx context.Context, did syntax.DID) error {
+// firehose's window is over, is the one event that tells everybody else to do the same. Files go before the rows: a crash in between leaves an
+// account without blobs, which is deleted when it is asked for again.
+func (s *Server) delete(ctx context.Context, did syntax.DID) error { return s.deleteIf(ctx, did, nil) }
+
+// errSpared says that an account is not to be deleted after all.
+var errSpared = errors.New("spared")
+
+// deleteDue is delete for an account whose owner asked for it by a date that has come, unless the owner has come back since it was looked for.
+func (s *Server) deleteDue(ctx context.Context, did syntax.DID, now time.Time) error {
+	err := s.deleteIf(ctx, did, func(status string, due *time.Time) bool {
+		return status == statusDeactivated && due != nil && !due.After(now)
+	})
+	if errors.Is(err, errSpared) || errors.Is(err, errNoRepo) {
+		return nil
+	}
+	return err
+}
+
+// deleteIf asks under the account's locks whether it is to go; nil: it is.
+func (s *Server) deleteIf(ctx context.Context, did syntax.DID, goes func(status string, due *time.Time) bool) error {
 	leave, err := s.queue.enter(ctx, did)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if err := s.files.empty(did); err != nil {
-		return fmt.Errorf("delete blobs of %s: %w", did, err)
-	}
+	s.standings.drop(did)
 	now := s.clock.Now()
 	err = inPipeTx(ctx, s.pool, func(tx *pipeTx) error {
 		var lock pgx.Batch
-		found := false
-		lock.Queue(`select true from repo where did = $1 for update`, did).QueryRow(func(row pgx.Row) error {
-			err := row.Scan(&found)
-			if errors.Is(err, pgx.ErrNoRows) {
-				return nil
-			}
-			return err
-		})
+		found, status := false, ""
+		var due *time.Time
+		lock.Queue(`select true from repo where did = $1 for update`, did).QueryRow(func(row pgx.Row) error { return scanned(row, &found) })
+		// Whoever changes what belongs to an account holds its row first. Uploads refer to it meanwhile, and end.
+		lock.Queue(`select status from account where did = $1 for no key update`, did).QueryRow(func(row pgx.Row) error { return scanned(row, &status) })
+		lock.Queue(`select delete_after from departure where did = $1`, did).QueryRow(func(row pgx.Row) error { return scanned(row, &due) })
 		if err := tx.first(ctx, &lock); err != nil {
 			return fmt.Errorf("lock %s: %w", did, err)
 		}
-		if !found {
+		switch {
+		case !found:
 			return errRepoNotFound(did.String())
+		case goes != nil && !goes(status, due):
+			return errSpared
+		}
+		if err := s.files.empty(did); err != nil {
+			return fmt.Errorf("blobs: %w", err)
 		}
 		var batch pgx.Batch
 		for _, table := range accountTables {
@@ -128,7 +148,7 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 		}
 		batch.Queue(`delete from report where subject = $1`, did)
 		queueForgetting(&batch, did)
-		batch.Queue(`update operator_log set did = null where did = $1`, did)
+		batch.Queue(`update operator_log set did = null, detail = '' where did = $1`, did) // a detail names records and blobs
 		batch.Queue(`delete from second_factor where owner = $1`, did)
 		gone := &firehose.Account{DID: did, Active: false, Status: "deleted", Time: eventTime(now)}
 		if err := queueEvents(&batch, now, gone); err != nil {
@@ -143,5 +163,13 @@ func (s *Server) delete(ctx context.Context, did syntax.DID) error {
 		s.log.Error("blobs of a deleted account stay until the collector finds them", "error", err)
 	}
 	s.log.Info("account deleted")
+	return nil
+}
+
+// scanned leaves v as it is where there is no row.
+func scanned(row pgx.Row, v any) error {
+	if err := row.Scan(v); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
 	return nil
 }

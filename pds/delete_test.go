@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"city-sync.org/citysync/internal/firehose"
+	"city-sync.org/citysync/pds/scope"
 )
 
 // traces says in which tables and files the text stands.
@@ -154,4 +155,48 @@ func TestOperatorDeletesAnAccount(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, ask("no").Status)
 	b.ok(ask(adminPassword))
 	require.Equal(t, "RepoNotFound", ask(adminPassword).name())
+}
+
+// Whoever changes the controllers of an account holds its row first, and so does its deletion: neither waits for the other in a ring.
+func TestDeletionWaitsForWhoeverChangesTheAccount(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	o := b.organization(scope.RoleEditor, "").accepted()
+	other := b.held()
+	_, err := other.Exec(t.Context(), `select from account where did = $1 for no key update`, o.DID)
+	require.NoError(t, err)
+	gone := make(chan error, 1)
+	go func() { gone <- b.server.Load().delete(context.Background(), o.DID) }()
+	b.blocked(1)
+	_, err = other.Exec(t.Context(), `select from controller where did = $1 for update`, o.DID)
+	require.NoError(t, err)
+	require.NoError(t, other.Commit(t.Context()))
+	require.NoError(t, <-gone)
+	require.Empty(t, b.count(`select count(*) from controller`))
+}
+
+// Between the look for accounts that are due and the deletion of one, its owner may come back.
+func TestOwnerWhoComesBackInTheLastMomentKeepsTheAccount(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	u.ok(u.upload("image/png", png))
+	u.ok(u.post(u.Access, "com.atproto.server.deactivateAccount", m{"deleteAfter": b.clock.Now().Add(time.Hour).Format(time.RFC3339)}))
+	b.clock.Advance(2 * time.Hour)
+	back := b.held()
+	_, err := back.Exec(t.Context(), `select from repo where did = $1 for update`, u.DID)
+	require.NoError(t, err)
+	swept := make(chan error, 1)
+	go func() { swept <- b.server.Load().deleteDeparted(context.Background(), b.clock.Now()) }()
+	b.blocked(1)
+	_, err = back.Exec(t.Context(), `update account set status = 'active' where did = $1`, u.DID)
+	require.NoError(t, err)
+	_, err = back.Exec(t.Context(), `delete from departure where did = $1`, u.DID)
+	require.NoError(t, err)
+	require.NoError(t, back.Commit(t.Context()))
+	require.NoError(t, <-swept)
+	require.Equal(t, 1, b.count(`select count(*) from account where did = $1`, u.DID))
+	files, err := os.ReadDir(b.server.Load().files.folder(u.DID))
+	require.NoError(t, err)
+	require.Len(t, files, 1, "its blob is there")
 }

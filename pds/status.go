@@ -263,7 +263,7 @@ func (s *Server) deleteDeparted(ctx context.Context, now time.Time) error {
 	}
 	var errs []error
 	for _, did := range dids {
-		errs = append(errs, s.delete(ctx, did))
+		errs = append(errs, s.deleteDue(ctx, did, now))
 	}
 	return errors.Join(errs...)
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/chromedp/chromedp"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -46,6 +47,7 @@ const (
 type home struct {
 	url, did, handle string
 	org              string // DID of an organization that the account acts for
+	pool             *pgxpool.Pool
 	clock            *clock.Manual
 	words            chan string // texts of mails
 }
@@ -63,11 +65,12 @@ func newHome(t *testing.T) *home {
 	h.url = front.URL
 	rotation, err := atcrypto.GeneratePrivateKeyK256()
 	require.NoError(t, err)
+	h.pool = pgtest.Schema(t, pds.Migrations())
 	s, err := pds.New(pds.Config{
 		PublicURL: h.url, ServiceDID: "did:plc:serviceserviceserviceser", HandleDomains: []string{".test"}, AllowLoopback: true,
 		Argon2: pds.Argon2{MemoryKiB: 8, Passes: 1, Threads: 1}, LimitFactor: 100,
 	}, pds.Deps{
-		Pool: pgtest.Schema(t, pds.Migrations()), PLC: identity.NewPLC(plc.URL, plc.Client()), Clock: h.clock,
+		Pool: h.pool, PLC: identity.NewPLC(plc.URL, plc.Client()), Clock: h.clock,
 		Directory: identity.NewDirectory(identity.Config{PLCURL: plc.URL, HTTP: plc.Client(), Clock: h.clock}),
 		HTTP:      xrpc.GuardedClient(xrpc.GuardConfig{AllowLoopback: true, MaxBytes: 1 << 20}),
 		Log:       slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),

@@ -236,7 +236,7 @@ func (s *Server) keepRow(ctx context.Context, tx pgx.Tx, did syntax.DID, up uplo
 		returning used, coalesce(quota, $2)`
 	var used, quota int64
 	err = tx.QueryRow(ctx, lock, did, s.cfg.BlobQuota).Scan(&used, &quota)
-	if brokenReference(err) {
+	if foreignKeyViolation(err) {
 		return "", errRepoNotFound(did.String()) // deleted meanwhile
 	}
 	if err != nil {

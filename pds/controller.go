@@ -292,11 +292,16 @@ func (s *Server) endRole(ctx context.Context, account, person, by syntax.DID, me
 		if tag.RowsAffected() == 0 {
 			return refused("NotController", "nobody of that name acts for %s", account)
 		}
+		// They open nothing any more, and must not again when the role is given anew.
+		for _, table := range []string{"oauth_request", "oauth_session"} {
+			if _, err := tx.Exec(ctx, `delete from `+table+` where did = $1 and actor = $2`, account, person); err != nil {
+				return err
+			}
+		}
 		return logChange(ctx, tx, act{DID: account, Actor: &by, Method: method, Action: "remove", Subject: &person, At: now})
 	})
 	if err != nil {
 		return wrapUnlessShown(err, "end a role for %s", account)
 	}
-	// They opened nothing any more, and must not again when the role is given anew.
-	return s.apps.EndActor(ctx, account, person)
+	return nil
 }

@@ -513,3 +513,26 @@ func TestRoleGivenAgainWakesNoOldApp(t *testing.T) {
 	o.accepted()
 	assert.False(t, b.opens(app, token))
 }
+
+// What an app may do in a role ends in the role's own transaction: were the role given anew after a crash, the app would be let in again.
+func TestEndOfARoleAndOfItsAppsIsOneStep(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	o := b.organization(scope.RoleEditor, "").accepted()
+	_, err := b.pool.Exec(t.Context(), `
+		insert into oauth_session (id, did, actor, client, client_key, client_name, client_uri, jkt, scope, device, code, seed, generation, created, rotated, expires, ends)
+		select 'app', $1, $2, 'c', '', '', '', 'k', 'atproto', '', '\x01', '\x01', 1, $3, $3, $3, $3`, o.DID, o.person.DID, b.clock.Now())
+	require.NoError(t, err)
+	other := b.held()
+	_, err = other.Exec(t.Context(), `select from oauth_session where did = $1 for update`, o.DID)
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.server.Load().endRole(context.Background(), o.DID, o.person.DID, o.DID, lexicons.PdsRemoveController)
+	}()
+	b.blocked(1)
+	assert.Equal(t, 1, b.count(`select count(*) from controller`), "none of it has happened yet")
+	require.NoError(t, other.Commit(t.Context()))
+	require.NoError(t, <-ended)
+	assert.Zero(t, b.count(`select count(*) from controller`)+b.count(`select count(*) from oauth_session`))
+}

@@ -62,9 +62,3 @@ func foreignKeyViolation(err error) bool {
 func storable(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsRune(text, 0)
 }
-
-// brokenReference tells whether err is of a row that refers to one that is not there.
-func brokenReference(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "23503"
-}

@@ -42,9 +42,13 @@ func queueEvents(batch *pgx.Batch, now time.Time, events ...firehose.Event) erro
 	return nil
 }
 
-// emit is queueEvents for a transaction whose last batch goes out by itself.
-func (s *Server) emit(_ context.Context, _ sender, batch *pgx.Batch, now time.Time, events ...firehose.Event) (*pgx.Batch, error) {
-	return batch, queueEvents(batch, now, events...)
+// tell sends the events as the last of a transaction that has no other batch.
+func tell(ctx context.Context, tx pgx.Tx, now time.Time, events ...firehose.Event) error {
+	var batch pgx.Batch
+	if err := queueEvents(&batch, now, events...); err != nil {
+		return err
+	}
+	return tx.SendBatch(ctx, &batch).Close()
 }
 
 // kindOf names an event's kind as table event does.

@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/jackc/pgx/v5"
 
 	"city-sync.org/citysync/internal/xrpc"
 )
@@ -86,10 +88,13 @@ func (s *Server) readTicket(ctx context.Context, text string) (*account, error) 
 		return nil, nil
 	}
 	acc, err := s.findAccount(ctx, t.DID.String())
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil // deleted meanwhile
+	}
 	if err != nil {
 		return nil, err
 	}
-	if subtle.ConstantTimeCompare(passwordMark(acc), t.Password) != 1 || acc.Status == "takendown" {
+	if subtle.ConstantTimeCompare(passwordMark(acc), t.Password) != 1 || acc.Status == statusTakendown {
 		return nil, nil
 	}
 	return acc, nil

@@ -77,6 +77,9 @@ func (s *Server) updateHandle(c *xrpc.Call) (any, error) {
 	if err := c.Body(&in); err != nil {
 		return nil, err
 	}
+	if err := a.Account.mustBeOwned(); err != nil {
+		return nil, err
+	}
 	if err := s.limitAccount(c, limitUpdateHandle, a.Account.DID, 1); err != nil {
 		return nil, err
 	}
@@ -183,11 +186,7 @@ func (s *Server) declareHandle(ctx context.Context, did syntax.DID) error {
 		if err != nil || tag.RowsAffected() == 0 {
 			return err // told already
 		}
-		rows, err := s.emit(ctx, tx, &pgx.Batch{}, now, &firehose.Identity{DID: did, Handle: acc.Handle, Time: eventTime(now)})
-		if err != nil {
-			return err
-		}
-		return tx.SendBatch(ctx, rows).Close()
+		return tell(ctx, tx, now, &firehose.Identity{DID: did, Handle: acc.Handle, Time: eventTime(now)})
 	})
 	if err != nil {
 		return fmt.Errorf("tell handle of %s: %w", did, err)

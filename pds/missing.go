@@ -129,8 +129,8 @@ func (s *Server) listMissingBlobs(c *xrpc.Call) (any, error) {
 	return out, nil
 }
 
-// mayFill lets blobs come to an account that moves in before it is active.
-func (a *account) mayFill() error {
+// mustBeOwned refuses what an operator closed. An account that rests, or is moving in, is its owner's to fill and to name.
+func (a *account) mustBeOwned() error {
 	if a.Status == statusDeactivated {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -109,6 +110,12 @@ func (s *Server) page(fn func(*visit) error) http.Handler {
 			v.settle(v.fail(http.StatusBadRequest, "badForm"))
 			return
 		}
+		for _, list := range r.Form { // of the address and of the form
+			if slices.ContainsFunc(list, func(text string) bool { return !storable(text) }) {
+				v.settle(v.fail(http.StatusBadRequest, "badForm"))
+				return
+			}
+		}
 		v.form = r.PostForm
 		d, err := s.deviceOf(r)
 		if err == nil {
@@ -125,11 +132,11 @@ func (v *visit) settle(err error) {
 	switch {
 	case err == nil:
 		return
-	case errors.As(err, &known) && known.Status == http.StatusTooManyRequests:
+	case errors.As(err, &known) && known.Status != http.StatusInternalServerError:
 		if known.RetryAfter > 0 {
 			v.w.Header().Set("Retry-After", retryAfter(known.RetryAfter))
 		}
-		err = v.fail(http.StatusTooManyRequests, "tooMany")
+		err = v.fail(known.Status, failureOf(known))
 	case pg.Away(err):
 		err = v.fail(http.StatusServiceUnavailable, "away")
 	default:
@@ -141,6 +148,22 @@ func (v *visit) settle(err error) {
 	if err != nil {
 		v.s.log.Error("page of an error", "error", err)
 		http.Error(v.w, "internal server error", http.StatusInternalServerError)
+	}
+}
+
+// failureOf is the phrase for a refusal that no form of ours explains.
+func failureOf(e *xrpc.Error) string {
+	switch {
+	case e.Status == http.StatusTooManyRequests:
+		return "tooMany"
+	case e.Status > http.StatusInternalServerError:
+		return "away"
+	case slices.Contains([]string{"RepoSuspended", "RepoTakendown", "AccountTakedown"}, e.Name):
+		return "accountClosed"
+	case e.Name == "RepoNotFound":
+		return "notFound"
+	default:
+		return "badForm"
 	}
 }
 

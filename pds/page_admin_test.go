@@ -51,7 +51,7 @@ func TestOperatorSignsInWithPasswordAndSecondStepOnly(t *testing.T) {
 	v, secret, first := b.operatorVisitor("ada", RoleAdministrator)
 	require.Contains(t, v.open("/admin").HTML, "<strong>ada</strong>")
 	require.Equal(t, http.StatusForbidden, v.fillFrom("cross-site", "/admin/invites", "do", "make", "uses", "1").Status)
-	for _, name := range []string{"nobody", "admin", "ada\x00", ""} {
+	for _, name := range []string{"nobody", "admin", ""} {
 		p := v.fill("/admin/sign-in", "name", name, "password", adminPassword)
 		require.Equal(t, http.StatusUnprocessableEntity, p.Status, "%q", name)
 	}

@@ -33,6 +33,9 @@ func (s *Server) handleForm(v *visit, in signIn) error {
 	if err != nil {
 		return err
 	}
+	if err := acc.mustBeOwned(); err != nil {
+		return err
+	}
 	if err := s.limitOwner(ctx, nil, limitUpdateHandle, in.DID, 1); err != nil {
 		return err
 	}

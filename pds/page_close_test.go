@@ -43,3 +43,35 @@ func TestHandleIsChangedOnItsPage(t *testing.T) {
 	assert.Contains(t, v.open(path).HTML, "<strong>fresh.test</strong>")
 	assert.Equal(t, u.DID.String(), b.ok(b.get("", "com.atproto.identity.resolveHandle", "handle", "fresh.test")).str("did"))
 }
+
+// What the database cannot hold was typed into no form of ours.
+func TestFormsOfNoTextAreTheBrowsersFault(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	v := u.visitor()
+	for page, fields := range map[string][]string{
+		"apps":          {"app", "a\x00"},
+		"devices":       {"device", "\xff"},
+		"people":        {"do", "leave", "who", "did:plc:\x00"},
+		"app-passwords": {"do", "revoke", "name", "\x00"},
+	} {
+		assert.Equal(t, http.StatusBadRequest, v.fill(u.path()+"/"+page, fields...).Status, page)
+	}
+	assert.Equal(t, http.StatusBadRequest, v.open("/account/sign-in?hint=%00").Status)
+}
+
+func TestSuspendedAccountTakesNoOtherName(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	v := u.visitor()
+	b.setStatus(u, statusSuspended)
+	assert.Equal(t, "RepoSuspended", b.post(u.Access, "com.atproto.identity.updateHandle", m{"handle": "other.test"}).name())
+	for page, fields := range map[string][]string{"handle": {"handle", "other.test"}, "close": {"do", "rest", "password", password}} {
+		p := v.fill(u.path()+"/"+page, fields...)
+		assert.Equal(t, http.StatusBadRequest, p.Status, page)
+		assert.Contains(t, p.HTML, "suspended", page)
+	}
+	assert.Equal(t, 1, b.count(`select count(*) from account where handle = $1`, u.Handle))
+}

@@ -145,3 +145,16 @@ func TestTurningTheSecondStepOffTakesPasswordAndCode(t *testing.T) {
 	assert.Contains(t, v.open(p.To()).says(), "off")
 	assert.Equal(t, http.StatusSeeOther, b.visitor().fill("/account/sign-in", "identifier", u.Handle, "password", password).Status)
 }
+
+func TestTicketOfAnAccountThatIsGoneIsOver(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	u.visitor().withFactor(u)
+	v := b.visitor()
+	ticket := v.half(u)
+	require.NoError(t, b.server.Load().delete(t.Context(), u.DID))
+	p := v.fill("/account/sign-in/code", "ticket", ticket, "code", "123456")
+	assert.Equal(t, http.StatusUnprocessableEntity, p.Status)
+	assert.Contains(t, p.HTML, `name="password"`)
+}

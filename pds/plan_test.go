@@ -54,7 +54,7 @@ func TestWriteReadsFewRowsOfALargeRepository(t *testing.T) {
 		queueHead(&batch, u.DID, commit)
 		queueRecords(&batch, u.DID, now, changes, commit, b.clock.Now())
 		queueBlocks(&batch, u.DID, now, changes, commit)
-		require.NoError(t, tx.SendBatch(ctx, &batch).Close())
+		require.NoError(t, tx.conn.SendBatch(ctx, &batch).Close())
 		require.NoError(t, tx.QueryRow(ctx, fetched).Scan(&after))
 		assert.Less(t, after-before, 100)
 		return nil

@@ -13,7 +13,7 @@ import (
 
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/identity"
-	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/lexicons"
 )
@@ -160,7 +160,7 @@ func (s *Server) submitPLCOperation(c *xrpc.Call) (any, error) {
 	if err := s.submit(c.Context(), acc.DID, *in.Operation); err != nil {
 		return nil, err
 	}
-	return nil, s.tellIdentity(c.Context(), acc)
+	return nil, s.tellIdentity(c.Context(), acc.DID)
 }
 
 // check refuses an operation that would lose what this server needs.
@@ -205,21 +205,22 @@ func (s *Server) forget(ctx context.Context, did syntax.DID) error {
 	return nil
 }
 
-// tellIdentity announces that an account's document or handle has changed. Nobody hears of an account that is not open here.
-func (s *Server) tellIdentity(ctx context.Context, acc *account) error {
-	if acc.Status != statusActive {
-		return nil
-	}
+// tellIdentity announces that an account's document or handle has changed. Nobody hears of an account that is not open here, or was deleted
+// meanwhile.
+func (s *Server) tellIdentity(ctx context.Context, did syntax.DID) error {
 	now := s.clock.Now()
-	err := pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		rows, err := s.emit(ctx, tx, &pgx.Batch{}, now, &firehose.Identity{DID: acc.DID, Handle: acc.Handle, Time: eventTime(now)})
-		if err != nil {
+	err := s.locked(ctx, did, func(tx pgx.Tx, _ repo.Head, status string) error {
+		if status != statusActive {
+			return nil
+		}
+		var handle string
+		if err := tx.QueryRow(ctx, `select handle from account where did = $1`, did).Scan(&handle); err != nil {
 			return err
 		}
-		return tx.SendBatch(ctx, rows).Close()
+		return tell(ctx, tx, now, &firehose.Identity{DID: did, Handle: handle, Time: eventTime(now)})
 	})
 	if err != nil {
-		return fmt.Errorf("tell identity of %s: %w", acc.DID, err)
+		return wrapUnlessShown(err, "tell identity of %s", did)
 	}
 	return nil
 }

@@ -156,7 +156,7 @@ func (s *Server) sealHead(ctx context.Context, tx pgx.Tx, acc *account, head rep
 	var batch pgx.Batch
 	queueHead(&batch, acc.DID, commit)
 	queueBlocks(&batch, acc.DID, &current{head: head}, nil, commit)
-	rows, err := s.emit(ctx, tx, &batch, now,
+	err = queueEvents(&batch, now,
 		&firehose.Identity{DID: acc.DID, Handle: acc.Handle, Time: eventTime(now)},
 		commitEvent(commit, now),
 		sync,
@@ -164,7 +164,7 @@ func (s *Server) sealHead(ctx context.Context, tx pgx.Tx, acc *account, head rep
 	if err != nil {
 		return nil, err
 	}
-	return commit, tx.SendBatch(ctx, rows).Close()
+	return commit, tx.SendBatch(ctx, &batch).Close()
 }
 
 // finishKeys takes up key changes that stopped half-way. A did:web's owner may take their time.

@@ -117,11 +117,7 @@ func (s *Server) reopen(ctx context.Context, acc *account) error {
 		if err != nil {
 			return err
 		}
-		rows, err := s.emit(ctx, tx, &pgx.Batch{}, now, append(events, sync)...)
-		if err != nil {
-			return err
-		}
-		return tx.SendBatch(ctx, rows).Close()
+		return tell(ctx, tx, now, append(events, sync)...)
 	})
 	if err != nil {
 		return wrapUnlessShown(err, "open %s", acc.DID)
@@ -226,12 +222,7 @@ func (s *Server) deactivate(ctx context.Context, did syntax.DID, after *time.Tim
 		if _, err := tx.Exec(ctx, `update account set status = 'deactivated' where did = $1`, did); err != nil {
 			return err
 		}
-		rows, err := s.emit(ctx, tx, &pgx.Batch{}, now,
-			&firehose.Account{DID: did, Active: false, Status: statusDeactivated, Time: eventTime(now)})
-		if err != nil {
-			return err
-		}
-		return tx.SendBatch(ctx, rows).Close()
+		return tell(ctx, tx, now, &firehose.Account{DID: did, Active: false, Status: statusDeactivated, Time: eventTime(now)})
 	})
 	if err != nil {
 		return wrapUnlessShown(err, "deactivate %s", did)

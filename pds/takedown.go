@@ -88,11 +88,7 @@ func (s *Server) tellStatus(ctx context.Context, tx pgx.Tx, did syntax.DID, head
 	} else {
 		ev.Status = status
 	}
-	var batch pgx.Batch
-	if err := queueEvents(&batch, now, events...); err != nil {
-		return err
-	}
-	return tx.SendBatch(ctx, &batch).Close()
+	return tell(ctx, tx, now, events...)
 }
 
 // takenDown is the moderator's reference of an account, or of a record where path is given; empty where it stands.

@@ -66,11 +66,6 @@ func (t *pipeTx) rollback(ctx context.Context) {
 	_, _ = t.conn.Exec(ctx, "rollback") // on an error Release throws the connection away
 }
 
-// SendBatch implements sender.
-func (t *pipeTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
-	return t.conn.SendBatch(ctx, b)
-}
-
 // QueryRow and Query implement querier.
 func (t *pipeTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return t.conn.QueryRow(ctx, sql, args...)
@@ -78,9 +73,4 @@ func (t *pipeTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row 
 
 func (t *pipeTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	return t.conn.Query(ctx, sql, args...)
-}
-
-// sender is a transaction as emit needs it.
-type sender interface {
-	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }

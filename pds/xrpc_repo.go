@@ -308,7 +308,7 @@ func (s *Server) uploadBlob(c *xrpc.Call) (any, error) {
 		return nil, err
 	}
 	acc := a.Account
-	if err := acc.mayFill(); err != nil {
+	if err := acc.mustBeOwned(); err != nil {
 		return nil, err
 	}
 	if err := a.mayUpload(declaredType(c.R)); err != nil {

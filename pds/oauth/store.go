@@ -190,17 +190,6 @@ func (s *Server) EndAll(ctx context.Context, did syntax.DID) error {
 	return nil
 }
 
-// EndActor ends the sessions that the actor allowed on another's account.
-func (s *Server) EndActor(ctx context.Context, account, actor syntax.DID) error {
-	var batch pgx.Batch
-	batch.Queue(`delete from oauth_request where did = $1 and actor = $2`, account, actor)
-	batch.Queue(`delete from oauth_session where did = $1 and actor = $2`, account, actor)
-	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
-		return fmt.Errorf("end sessions of %s on %s: %w", actor, account, err)
-	}
-	return nil
-}
-
 // Collect clears away what is over. What a code used again could still end stands in its session, so requests go at once.
 func (s *Server) Collect(ctx context.Context, now time.Time) error {
 	var errs []error

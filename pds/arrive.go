@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
 )
@@ -123,6 +124,7 @@ func (s *Server) arrive(ctx context.Context, req signupRequest, now time.Time) (
 	if err != nil {
 		return nil, wrapUnlessShown(err, "arrival of %s", req.DID)
 	}
+	crash.Point("pds/arrive/after-commit")
 	return s.findAccount(ctx, req.DID.String())
 }
 

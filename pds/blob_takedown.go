@@ -11,6 +11,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 	"github.com/jackc/pgx/v5"
+
+	"city-sync.org/citysync/internal/crash"
 )
 
 // quarantineBlob takes a blob down, or puts it back. Taken down it is served to nobody, no record may name it anew and it cannot be uploaded again;
@@ -37,16 +39,15 @@ func (s *Server) quarantineBlob(ctx context.Context, did syntax.DID, c cid.Cid, 
 		}
 		return nil
 	}
-	steps := []func() error{mark, move}
+	steps := [2]func() error{mark, move}
 	if !on {
-		steps = []func() error{move, mark}
+		steps = [2]func() error{move, mark}
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return err
-		}
+	if err := steps[0](); err != nil {
+		return err
 	}
-	return nil
+	crash.Point("pds/quarantine/half")
+	return steps[1]()
 }
 
 // move is done also when it was done before.

@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/lexicons"
@@ -303,5 +304,6 @@ func (s *Server) endRole(ctx context.Context, account, person, by syntax.DID, me
 	if err != nil {
 		return wrapUnlessShown(err, "end a role for %s", account)
 	}
+	crash.Point("pds/controller/removed")
 	return nil
 }

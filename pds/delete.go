@@ -9,6 +9,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/xrpc"
 )
@@ -142,6 +143,7 @@ func (s *Server) deleteIf(ctx context.Context, did syntax.DID, goes func(status 
 		if err := s.files.empty(did); err != nil {
 			return fmt.Errorf("blobs: %w", err)
 		}
+		crash.Point("pds/delete/after-files")
 		var batch pgx.Batch
 		for _, table := range accountTables {
 			batch.Queue(`delete from `+table+` where did = $1`, did)
@@ -159,6 +161,7 @@ func (s *Server) deleteIf(ctx context.Context, did syntax.DID, goes func(status 
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", did, err)
 	}
+	crash.Point("pds/delete/after-commit")
 	if err := s.files.empty(did); err != nil { // of an upload that ended meanwhile
 		s.log.Error("blobs of a deleted account stay until the collector finds them", "error", err)
 	}

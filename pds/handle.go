@@ -13,6 +13,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/xrpc"
@@ -104,6 +105,7 @@ func (s *Server) changeHandle(ctx context.Context, acc *account, raw string) err
 	if acc.Status != statusActive {
 		return nil // its document is another host's affair still
 	}
+	crash.Point("pds/handle/taken")
 	return s.declareHandle(ctx, acc.DID)
 }
 
@@ -180,6 +182,7 @@ func (s *Server) declareHandle(ctx context.Context, did syntax.DID) error {
 	if err := s.forget(ctx, did); err != nil {
 		return err
 	}
+	crash.Point("pds/handle/declared")
 	now := s.clock.Now()
 	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `delete from handle_change where did = $1`, did)
@@ -191,6 +194,7 @@ func (s *Server) declareHandle(ctx context.Context, did syntax.DID) error {
 	if err != nil {
 		return fmt.Errorf("tell handle of %s: %w", did, err)
 	}
+	crash.Point("pds/handle/told")
 	s.log.Info("handle changed", "did", did)
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
 	"city-sync.org/citysync/lexicons"
@@ -68,6 +69,7 @@ func (s *Server) importRepo(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, importError(err)
 	}
+	crash.Point("pds/import/received")
 	if err := im.take(ctx, root, keys); err != nil {
 		return nil, importError(err)
 	}
@@ -255,10 +257,12 @@ func (im *repoImport) take(ctx context.Context, root cid.Cid, keys []atcrypto.Pu
 		if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
 			return fmt.Errorf("store import of %s: %w", did, err)
 		}
+		crash.Point("pds/import/before-commit")
 		taken = true
 		return nil
 	})
 	if err == nil && taken {
+		crash.Point("pds/import/after-commit")
 		s.log.Info("repository imported", "did", did)
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
@@ -85,7 +86,9 @@ func (s *Server) beginAnew(ctx context.Context, did syntax.DID) error {
 		if err := queueEvents(&batch, now, events...); err != nil {
 			return err
 		}
-		return tx.SendBatch(ctx, &batch).Close()
+		err = tx.SendBatch(ctx, &batch).Close()
+		crash.Point("pds/resync/before-commit")
+		return err
 	})
 	var gone *xrpc.Error
 	if errors.As(err, &gone) && gone.Name == "RepoNotFound" {
@@ -94,6 +97,7 @@ func (s *Server) beginAnew(ctx context.Context, did syntax.DID) error {
 	if err != nil {
 		return fmt.Errorf("begin %s anew: %w", did, err)
 	}
+	crash.Point("pds/resync/after-commit")
 	return nil
 }
 

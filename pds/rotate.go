@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/repo"
 	"city-sync.org/citysync/internal/xrpc"
@@ -67,6 +68,7 @@ func (s *Server) rotateKey(ctx context.Context, did syntax.DID) error {
 	if _, err := s.pool.Exec(ctx, note, did, s.sealer.seal(did.String(), key.Bytes()), s.clock.Now()); err != nil {
 		return fmt.Errorf("begin key change of %s: %w", did, err)
 	}
+	crash.Point("pds/key/noted")
 	return s.changeKey(ctx, did)
 }
 
@@ -90,6 +92,7 @@ func (s *Server) changeKey(ctx context.Context, did syntax.DID) error {
 		if err := s.publishKey(ctx, acc); err != nil {
 			return err
 		}
+		crash.Point("pds/key/published")
 		if _, err := tx.Exec(ctx, `update account set signing_key = $2 where did = $1`, did, acc.SigningKey); err != nil {
 			return fmt.Errorf("store next key: %w", err)
 		}
@@ -100,6 +103,7 @@ func (s *Server) changeKey(ctx context.Context, did syntax.DID) error {
 		return wrapUnlessShown(err, "change key of %s", did)
 	}
 	if commit != nil {
+		crash.Point("pds/key/after-commit")
 		s.cacheNodes(commit)
 		s.log.Info("signing key changed", "did", did)
 	}

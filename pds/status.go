@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/repo"
@@ -117,11 +118,14 @@ func (s *Server) reopen(ctx context.Context, acc *account) error {
 		if err != nil {
 			return err
 		}
-		return tell(ctx, tx, now, append(events, sync)...)
+		err = tell(ctx, tx, now, append(events, sync)...)
+		crash.Point("pds/activate/before-commit")
+		return err
 	})
 	if err != nil {
 		return wrapUnlessShown(err, "open %s", acc.DID)
 	}
+	crash.Point("pds/activate/after-commit")
 	s.log.Info("account activated", "did", acc.DID)
 	return nil
 }
@@ -227,6 +231,7 @@ func (s *Server) deactivate(ctx context.Context, did syntax.DID, after *time.Tim
 	if err != nil {
 		return wrapUnlessShown(err, "deactivate %s", did)
 	}
+	crash.Point("pds/deactivate/after-commit")
 	s.log.Info("account deactivated", "did", did)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 
+	"city-sync.org/citysync/internal/crash"
 	"city-sync.org/citysync/internal/pg"
 )
 
@@ -183,6 +184,7 @@ func (s *Server) exchange(ctx context.Context, c *caller, p *proof, f form, now 
 	if err != nil {
 		return nil, fmt.Errorf("exchange code: %w", err)
 	}
+	crash.Point("pds/oauth/exchanged")
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -257,6 +259,7 @@ func (s *Server) refresh(ctx context.Context, c *caller, p *proof, f form, now t
 		s.log.Warn("session of an app ended at refresh", "client", c.ID, "reason", ended)
 		return nil, refuse(codeInvalidGrant, "%s", ended)
 	}
+	crash.Point("pds/oauth/refreshed")
 	return row, nil
 }
 

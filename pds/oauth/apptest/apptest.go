@@ -85,6 +85,11 @@ func (a *App) Push(more ...string) (path string) {
 // TryPush is Push whatever the answer.
 func (a *App) TryPush(more ...string) (status int, out map[string]any) {
 	a.T.Helper()
+	return a.post(pathPush, a.Ask(more...))
+}
+
+// Ask is the form of a request, with a verifier of its own.
+func (a *App) Ask(more ...string) url.Values {
 	a.verifier = random()
 	sum := sha256.Sum256([]byte(a.verifier))
 	f := url.Values{
@@ -94,8 +99,14 @@ func (a *App) TryPush(more ...string) (status int, out map[string]any) {
 	for i := 0; i < len(more); i += 2 {
 		f.Set(more[i], more[i+1])
 	}
-	return a.post("/oauth/par", f)
+	return f
 }
+
+// Paths of the endpoints that take forms.
+const (
+	pathPush  = "/oauth/par"
+	pathToken = "/oauth/token"
+)
 
 // Exchange turns the code that came to the redirect URI into tokens: access_token, refresh_token, scope and sub.
 func (a *App) Exchange(redirected string) (out map[string]any) {
@@ -105,32 +116,51 @@ func (a *App) Exchange(redirected string) (out map[string]any) {
 	require.True(a.T, strings.HasPrefix(redirected, a.Redirect+"?"), redirected)
 	require.Equal(a.T, "st8", u.Query().Get("state"))
 	require.Equal(a.T, a.Server, u.Query().Get("iss"))
-	status, out := a.post("/oauth/token", url.Values{
-		"grant_type": {"authorization_code"}, "code": {u.Query().Get("code")}, "redirect_uri": {a.Redirect}, "code_verifier": {a.verifier},
-	})
+	status, out := a.post(pathToken, a.Redeem(u.Query().Get("code")))
 	require.Equal(a.T, http.StatusOK, status, "%v", out)
 	return out
 }
 
+// Redeem is the form that asks for the tokens of a code.
+func (a *App) Redeem(code string) url.Values {
+	return url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {a.Redirect}, "code_verifier": {a.verifier}}
+}
+
 // Do sends a request to a method with the app's token.
 func (a *App) Do(token string, req *http.Request) (status int, out map[string]any) {
+	a.T.Helper()
+	status, out, err := a.TryDo(token, req)
+	require.NoError(a.T, err)
+	return status, out
+}
+
+// TryDo is Do at a server that may be gone before it answered.
+func (a *App) TryDo(token string, req *http.Request) (status int, out map[string]any, err error) {
 	a.T.Helper()
 	for range 2 {
 		r := req.Clone(req.Context())
 		r.Header.Set("Authorization", "DPoP "+token)
 		sum := sha256.Sum256([]byte(token))
 		r.Header.Set("DPoP", a.proof(r.Method, a.Server+r.URL.Path, m{"ath": b64(sum[:])}))
-		if status, out = a.send(r); out["error"] != "use_dpop_nonce" {
+		if status, out, err = a.send(r); out["error"] != "use_dpop_nonce" {
 			break
 		}
 	}
-	return status, out
+	return status, out, err
 }
 
 // Nonce is the last that the server gave.
 func (a *App) Nonce() string { return a.nonce }
 
 func (a *App) post(path string, f url.Values) (status int, out map[string]any) {
+	a.T.Helper()
+	status, out, err := a.Try(path, f)
+	require.NoError(a.T, err)
+	return status, out
+}
+
+// Try sends a form to a server that may be gone before it answered.
+func (a *App) Try(path string, f url.Values) (status int, out map[string]any, err error) {
 	a.T.Helper()
 	f.Set("client_id", a.ID)
 	for range 2 {
@@ -142,23 +172,24 @@ func (a *App) post(path string, f url.Values) (status int, out map[string]any) {
 		require.NoError(a.T, err)
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("DPoP", a.proof(http.MethodPost, a.Server+path, nil))
-		if status, out = a.send(req); out["error"] != "use_dpop_nonce" {
+		if status, out, err = a.send(req); out["error"] != "use_dpop_nonce" {
 			break
 		}
 	}
-	return status, out
+	return status, out, err
 }
 
-func (a *App) send(req *http.Request) (status int, out map[string]any) {
-	a.T.Helper()
+func (a *App) send(req *http.Request) (status int, out map[string]any, err error) {
 	res, err := http.DefaultTransport.RoundTrip(req)
-	require.NoError(a.T, err)
+	if err != nil {
+		return 0, nil, err
+	}
 	defer func() { _ = res.Body.Close() }()
 	if n := res.Header.Get("DPoP-Nonce"); n != "" {
 		a.nonce = n
 	}
 	_ = json.NewDecoder(res.Body).Decode(&out) // an answer may have no body
-	return res.StatusCode, out
+	return res.StatusCode, out, nil
 }
 
 func (a *App) proof(method, target string, more m) string {

@@ -51,7 +51,7 @@ func rounds(t *testing.T) []string {
 	var out []string
 	for _, label := range crash.Labels() {
 		begins := func(step string) bool { return strings.HasPrefix(label, step) }
-		if slices.ContainsFunc(never, begins) || begins("ledger/cosign/") || begins("ledger/digest/") {
+		if slices.ContainsFunc(never, begins) || aloneOnly(label) || begins("ledger/cosign/") || begins("ledger/digest/") {
 			continue
 		}
 		most := 3

@@ -192,7 +192,10 @@ func eventually(ctx context.Context, ask func(context.Context) error) error {
 	}
 }
 
-var plain = &http.Client{Timeout: 10 * time.Second}
+var (
+	plain   = &http.Client{Timeout: 10 * time.Second}
+	patient = &http.Client{Timeout: patience}
+)
 
 func get(ctx context.Context, url string) (int, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"sync"
@@ -161,7 +162,7 @@ func away(err error) bool {
 		return answer.Status >= 500
 	}
 	var network *url.Error
-	return errors.As(err, &network)
+	return errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) // of an answer that broke off
 }
 
 func wait(ctx context.Context) error {

@@ -182,7 +182,7 @@ func (a *App) Try(path string, f url.Values) (status int, out map[string]any, er
 func (a *App) send(req *http.Request) (status int, out map[string]any, err error) {
 	res, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, &url.Error{Op: req.Method, URL: req.URL.String(), Err: err} // as a client says it
 	}
 	defer func() { _ = res.Body.Close() }()
 	if n := res.Header.Get("DPoP-Nonce"); n != "" {

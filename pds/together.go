@@ -219,7 +219,7 @@ func (s *Server) storeTogether(ctx context.Context, group []*made) error {
 			fresh.cids, fresh.bodies = append(fresh.cids, b.CID.Bytes()), append(fresh.bodies, b.Data)
 		}
 	}
-	crash.Point("pds/write/before-commit")
+	crash.Point("pds/together/before-commit")
 	_, err := s.pool.Exec(ctx, store,
 		head.dids, head.commits, head.datas, head.revs, head.known, head.keys,
 		rec.dids, rec.collections, rec.rkeys, rec.cids, rec.revs,
@@ -230,5 +230,6 @@ func (s *Server) storeTogether(ctx context.Context, group []*made) error {
 	if errors.As(err, &refusal) && !strings.HasPrefix(refusal.Code, "57") { // 57…: the server goes down, and says nothing of the write
 		return errStale
 	}
+	crash.Point("pds/together/after-commit")
 	return err
 }

@@ -17,6 +17,8 @@ import "slices"
 var labels = []string{
 	"pds/write/before-commit",
 	"pds/write/after-commit",
+	"pds/together/before-commit",
+	"pds/together/after-commit",
 	"pds/create/after-signup",
 	"pds/create/after-plc",
 	"pds/create/before-commit",

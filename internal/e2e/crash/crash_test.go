@@ -25,7 +25,7 @@ import (
 
 // Points that a process comes to many times a second, and those that it comes to every ten; at the others it dies at one of the first times.
 var (
-	often  = []string{"pds/write/", "appview/event/", "ledger/intake/", "ledger/sequencer/"}
+	often  = []string{"pds/write/", "pds/together/", "appview/event/", "ledger/intake/", "ledger/sequencer/"}
 	seldom = []string{
 		"ledger/checkpoint/kept", "ledger/checkpoint/after-write", "ledger/erase/", "ledger/hold/", "ledger/voucher/", "ledger/card/", "ledger/code/returned",
 	}

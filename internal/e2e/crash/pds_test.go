@@ -36,7 +36,7 @@ const (
 
 // aloneOnly are the points that a city at work does not come to: nobody moves, leaves or signs in anew there.
 func aloneOnly(label string) bool {
-	return strings.HasPrefix(label, "pds/") && !slices.ContainsFunc([]string{"pds/write/", "pds/create/", "pds/blob/"}, func(step string) bool {
+	return strings.HasPrefix(label, "pds/") && !slices.ContainsFunc([]string{"pds/write/", "pds/together/", "pds/create/", "pds/blob/"}, func(step string) bool {
 		return strings.HasPrefix(label, step)
 	})
 }
@@ -102,7 +102,7 @@ func pdsRounds(t *testing.T) ([]string, *mathrand.Rand) {
 		switch {
 		case strings.HasPrefix(label, atStart):
 			last = append(last, fmt.Sprintf("%s#%d", label, 1+rng.IntN(scribes)))
-		case strings.HasPrefix(label, "pds/write/"):
+		case strings.HasPrefix(label, "pds/write/"), strings.HasPrefix(label, "pds/together/"):
 			for _, most := range []int{20, 100} {
 				out = append(out, fmt.Sprintf("%s#%d", label, 1+rng.IntN(most)))
 			}

@@ -85,7 +85,7 @@ func (a *App) Push(more ...string) (path string) {
 // TryPush is Push whatever the answer.
 func (a *App) TryPush(more ...string) (status int, out map[string]any) {
 	a.T.Helper()
-	return a.post(pathPush, a.Ask(more...))
+	return a.post("/oauth/par", a.Ask(more...))
 }
 
 // Ask is the form of a request, with a verifier of its own.
@@ -102,12 +102,6 @@ func (a *App) Ask(more ...string) url.Values {
 	return f
 }
 
-// Paths of the endpoints that take forms.
-const (
-	pathPush  = "/oauth/par"
-	pathToken = "/oauth/token"
-)
-
 // Exchange turns the code that came to the redirect URI into tokens: access_token, refresh_token, scope and sub.
 func (a *App) Exchange(redirected string) (out map[string]any) {
 	a.T.Helper()
@@ -116,7 +110,7 @@ func (a *App) Exchange(redirected string) (out map[string]any) {
 	require.True(a.T, strings.HasPrefix(redirected, a.Redirect+"?"), redirected)
 	require.Equal(a.T, "st8", u.Query().Get("state"))
 	require.Equal(a.T, a.Server, u.Query().Get("iss"))
-	status, out := a.post(pathToken, a.Redeem(u.Query().Get("code")))
+	status, out := a.post("/oauth/token", a.Redeem(u.Query().Get("code")))
 	require.Equal(a.T, http.StatusOK, status, "%v", out)
 	return out
 }
@@ -142,7 +136,7 @@ func (a *App) TryDo(token string, req *http.Request) (status int, out map[string
 		r.Header.Set("Authorization", "DPoP "+token)
 		sum := sha256.Sum256([]byte(token))
 		r.Header.Set("DPoP", a.proof(r.Method, a.Server+r.URL.Path, m{"ath": b64(sum[:])}))
-		if status, out, err = a.send(r); out["error"] != "use_dpop_nonce" {
+		if status, out, err = a.send(r); err != nil || out["error"] != "use_dpop_nonce" {
 			break
 		}
 	}
@@ -168,11 +162,12 @@ func (a *App) Try(path string, f url.Values) (status int, out map[string]any, er
 			f.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 			f.Set("client_assertion", sign(a.T, a.key, m{"alg": "ES256", "kid": "k1"}, m{"iss": a.ID, "sub": a.ID, "aud": a.Server, "jti": random(), "iat": a.Now().Unix()}))
 		}
-		req, err := http.NewRequestWithContext(a.T.Context(), http.MethodPost, a.Server+path, strings.NewReader(f.Encode()))
+		var req *http.Request
+		req, err = http.NewRequestWithContext(a.T.Context(), http.MethodPost, a.Server+path, strings.NewReader(f.Encode()))
 		require.NoError(a.T, err)
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("DPoP", a.proof(http.MethodPost, a.Server+path, nil))
-		if status, out, err = a.send(req); out["error"] != "use_dpop_nonce" {
+		if status, out, err = a.send(req); err != nil || out["error"] != "use_dpop_nonce" {
 			break
 		}
 	}

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"city-sync.org/citysync/internal/pg"
 	"city-sync.org/citysync/internal/pg/dump"
 	"city-sync.org/citysync/internal/pg/pgtest"
 )
@@ -164,4 +166,43 @@ func TestBackupOfAMissingBlobFails(t *testing.T) {
 	_, err = Backup(t.Context(), b.deps.Pool, b.deps.BlobDir, io.Discard)
 	require.ErrorIs(t, err, errBroken)
 	require.NotErrorIs(t, err, dump.ErrBackup)
+}
+
+// A restore that stopped after its tables were there, and before its last step, lets nobody in who was signed in, and forgets no repository.
+func TestTablesAreNeverRestoredWithoutTheEndOfSignIns(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	archive := b.backup()
+	pool := pgtest.Open(t, pgtest.DSN(t), pgtest.SchemaName)
+	require.NoError(t, pg.Migrate(t.Context(), pool, pgtest.SchemaName, migrations))
+	a, out := dump.NewReader(bytes.NewReader(archive)), &Restored{}
+	require.NoError(t, a.Header(&out.BackupHeader))
+	require.NoError(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		return restore(t.Context(), tx, a, RestoreConfig{BlobDir: t.TempDir()}, out)
+	}))
+	b.pool = pool
+	require.Zero(t, b.count(`select count(*) from session`))
+	require.Equal(t, 1, b.count(`select count(*) from resync where did = $1`, u.DID))
+}
+
+func TestRepositoryThatCannotBeginAnewHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	one, two := b.account("one"), b.account("two")
+	_, err := b.pool.Exec(t.Context(), `insert into resync (did) select did from repo`)
+	require.NoError(t, err)
+	broken, fine := one, two
+	if two.DID < one.DID {
+		broken, fine = two, one
+	}
+	_, err = b.pool.Exec(t.Context(), `update account set signing_key = '\x00' where did = $1`, broken.DID)
+	require.NoError(t, err)
+	_, before := fine.head()
+	begun, failed, err := b.server.Load().resyncAll(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, [2]int{1, 1}, [2]int{begun, failed})
+	_, rev := fine.head()
+	assert.Greater(t, rev, before)
+	assert.Equal(t, 1, b.count(`select count(*) from resync where did = $1`, broken.DID), "it is tried again")
 }

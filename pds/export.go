@@ -66,6 +66,7 @@ func (s *Server) exportSlot(ctx context.Context) (leave func(), err error) {
 	}
 }
 
+// exportBlocks holds one block at a time: a page of them can be half a gigabyte, and anybody may ask for an export.
 func exportBlocks(ctx context.Context, tx pgx.Tx, did syntax.DID, head cid.Cid, since string, failed *error) iter.Seq[repo.Block] {
 	const first = `select bytes from block where did = $1 and cid = $2`
 	const page = `
@@ -80,34 +81,41 @@ func exportBlocks(ctx context.Context, tx pgx.Tx, did syntax.DID, head cid.Cid, 
 		if !yield(repo.Block{CID: head, Data: commit}) {
 			return
 		}
-		type row struct{ CID, Bytes []byte }
-		for after := []byte{}; ; {
+		for after, more := []byte{}, true; more; {
 			rows, err := tx.Query(ctx, page, did, after, since, head.Bytes(), exportPage)
 			if err != nil {
 				*failed = fmt.Errorf("export %s: %w", did, err)
 				return
 			}
-			list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
-			if err != nil {
+			n := 0
+			if after, n, err = yieldBlocks(rows, yield); err != nil {
 				*failed = fmt.Errorf("export %s: %w", did, err)
 				return
 			}
-			for _, r := range list {
-				c, err := cid.Cast(r.CID)
-				if err != nil {
-					*failed = fmt.Errorf("export %s: stored CID %x: %w", did, r.CID, err)
-					return
-				}
-				if !yield(repo.Block{CID: c, Data: r.Bytes}) {
-					return
-				}
-			}
-			if len(list) < exportPage {
-				return
-			}
-			after = list[len(list)-1].CID
+			more = n == exportPage
 		}
 	}
+}
+
+// yieldBlocks passes rows of cid and bytes on until yield has enough, which ends with fewer than there are. It answers with the last CID.
+func yieldBlocks(rows pgx.Rows, yield func(repo.Block) bool) (last []byte, n int, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		var raw, data []byte
+		if err := rows.Scan(&raw, &data); err != nil {
+			return nil, n, err
+		}
+		id, err := cid.Cast(raw)
+		if err != nil {
+			return nil, n, fmt.Errorf("stored CID %x: %w", raw, err)
+		}
+		if !yield(repo.Block{CID: id, Data: data}) {
+			return raw, n, nil
+		}
+		last = raw
+		n++
+	}
+	return last, n, rows.Err()
 }
 
 // spool holds bytes between a writer and a slower reader: a little in memory, more in a

@@ -82,7 +82,7 @@ func Restore(ctx context.Context, pool *pgxpool.Pool, cfg RestoreConfig, r io.Re
 	if err := pg.Migrate(ctx, pool, cfg.Schema, migrations); err != nil {
 		return nil, fmt.Errorf("restore: %w", err)
 	}
-	if err := settle(ctx, pool); err != nil {
+	if err := settle(ctx, pool); err != nil { // what the migrations since brought
 		return nil, fmt.Errorf("restore: %w", err)
 	}
 	return out, nil
@@ -159,7 +159,11 @@ func restore(ctx context.Context, tx pgx.Tx, a *dump.Reader, cfg RestoreConfig, 
 	if out.Lost, err = files.lost(ctx, tx); err != nil {
 		return err
 	}
-	return files.quarantineAgain(ctx, tx)
+	if err := files.quarantineAgain(ctx, tx); err != nil {
+		return err
+	}
+	// With the tables, so that none of them is ever there without it.
+	return settle(ctx, tx)
 }
 
 // restore writes a blob, whose bytes must be those that its name says.

@@ -84,22 +84,9 @@ func (s *Server) someBlocks(ctx context.Context, did syntax.DID, ids []cid.Cid) 
 		if err != nil {
 			return fmt.Errorf("read blocks of %s: %w", did, err)
 		}
-		defer rows.Close()
 		var failed error
 		w := bufio.NewWriterSize(out, 64<<10)
-		err = repo.WriteCAR(w, cid.Undef, func(yield func(repo.Block) bool) {
-			for rows.Next() {
-				var raw, data []byte
-				if failed = rows.Scan(&raw, &data); failed != nil {
-					return
-				}
-				var id cid.Cid
-				if id, failed = cid.Cast(raw); failed != nil || !yield(repo.Block{CID: id, Data: data}) {
-					return
-				}
-			}
-			failed = rows.Err()
-		})
+		err = repo.WriteCAR(w, cid.Undef, func(yield func(repo.Block) bool) { _, _, failed = yieldBlocks(rows, yield) })
 		if err == nil {
 			err = failed
 		}

@@ -61,7 +61,7 @@ e2e: go postgres ## the pages in a real browser (installs Chromium by apt where 
 separate: go postgres ## Berkeley in processes, databases and roles of its own, with part of it on a second PDS
 	go test -tags separate -count=1 -timeout 15m -v ./internal/e2e/separate
 
-crash: go postgres ## a city whose processes and database are killed at labelled points while it is used
+crash: go postgres ## a city, and a PDS alone, whose processes and database are killed at labelled points while they are used
 	go test -tags crash -count=1 -timeout 15m -v ./internal/crash ./internal/e2e/crash
 
 interop: go postgres ## the protocol's official TypeScript packages against a city (needs npm; fetches Node 22 where it is older)

@@ -30,8 +30,8 @@ func startCity(t *testing.T, residents int) string {
 	return ready
 }
 
-// foundCity builds the program and founds a city on free ports in a temporary folder.
-func foundCity(t *testing.T) (bin, ready string) {
+// foundCity builds the program and founds a city on free ports in a temporary folder, with further arguments if given.
+func foundCity(t *testing.T, more ...string) (bin, ready string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "citysync-interop-")
 	require.NoError(t, err)
@@ -45,7 +45,8 @@ func foundCity(t *testing.T) (bin, ready string) {
 
 	ready = filepath.Join(dir, "ready.json")
 	// Not the test's context: it ends before the clean-up, and would kill what is to stop in order.
-	dev := exec.Command(bin, "dev", "--data", filepath.Join(dir, "data"), "--port-base", "0", "--ready-file", ready)
+	args := []string{"dev", "--data", filepath.Join(dir, "data"), "--port-base", "0", "--ready-file", ready}
+	dev := exec.Command(bin, append(args, more...)...)
 	var log bytes.Buffer
 	dev.Stdout, dev.Stderr = &log, &log
 	require.NoError(t, dev.Start())

@@ -1,4 +1,5 @@
-// Package interop runs the protocol's official TypeScript packages against a real city: @atproto/api as a client of our PDS,
+// Package interop runs the protocol's official TypeScript packages against a real city: @atproto/api as a client of our PDS, by every method that
+// the PDS's README says is served,
 // @atproto/oauth-client-node as an app that a person lets in on our pages,
 // @atproto/sync on its firehose, @atproto/repo on what it exports, @atproto/lexicon and @atproto/lex-document on our schemas and records. What they accept, the rest of the
 // network accepts. The scripts stand beside this file; their packages are pinned in package-lock.json and installed into .cache/interop.

@@ -237,10 +237,10 @@ func (s *Server) resolveHandle(c *xrpc.Call) (any, error) {
 		DID syntax.DID `json:"did"`
 	}
 	acc, err := s.findAccount(c.Context(), h.String())
-	if err == nil {
+	if err == nil && acc.Status == statusActive { // as at /.well-known/atproto-did
 		return view{acc.DID}, nil
 	}
-	if !errors.Is(err, pgx.ErrNoRows) {
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return nil, err
 	}
 	for _, domain := range s.cfg.HandleDomains {

@@ -220,10 +220,6 @@ func (im *repoImport) take(ctx context.Context, root cid.Cid, keys []atcrypto.Pu
 	if err := repo.CheckRev(came.Rev, repo.State{}, s.clock.Now()); err != nil {
 		return err
 	}
-	key, err := s.signingKey(im.acc)
-	if err != nil {
-		return err
-	}
 	select { // whoever sends slowly holds up nobody: what is sent has come by now
 	case s.imports <- struct{}{}:
 		defer func() { <-s.imports }()
@@ -235,8 +231,16 @@ func (im *repoImport) take(ctx context.Context, root cid.Cid, keys []atcrypto.Pu
 		if status != statusDeactivated {
 			return refused("AccountNotDeactivated", "a repository is taken into a deactivated account only")
 		}
-		if head.Data == came.Data {
+		if head.Data == came.Data && head.Rev > came.Rev {
 			return nil // sent again: all of it is here, under a commit of ours
+		}
+		acc := account{DID: did} // its key as it is now: the repository may have come for hours
+		if err := tx.QueryRow(ctx, `select signing_key from account where did = $1`, did).Scan(&acc.SigningKey); err != nil {
+			return fmt.Errorf("find key of %s: %w", did, err)
+		}
+		key, err := s.signingKey(&acc)
+		if err != nil {
+			return err
 		}
 		rev, err := s.tids.nextRev(max(head.Rev, came.Rev))
 		if err != nil {

@@ -81,6 +81,11 @@ func (s *Server) admitOperator(ctx context.Context, w http.ResponseWriter, name 
 	return nil
 }
 
+// enterOperator is admitOperator for a sign-in, which is written down as all that follows it.
+func (s *Server) enterOperator(v *visit, name string) error {
+	return v.operate(&Operator{Name: name}, "signIn", "", "", func(ctx context.Context) error { return s.admitOperator(ctx, v.w, name) })
+}
+
 func (s *Server) dismissOperator(w http.ResponseWriter, r *http.Request) error {
 	c, err := r.Cookie(s.operatorCookieName())
 	if err != nil {
@@ -93,11 +98,23 @@ func (s *Server) dismissOperator(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// operatorByPassword answers nil for a wrong name or password. An unknown name costs the same work.
-func (s *Server) operatorByPassword(ctx context.Context, name, password string) (stored string, ok bool, err error) {
-	if !storable(name) {
+// tryOperator is operatorByPassword for a form, within what one address may try, of all names and of one.
+func (s *Server) tryOperator(v *visit, name string) (stored string, ok bool, err error) {
+	if !operatorName.MatchString(name) {
 		name = ""
 	}
+	ip := s.ip(v.r)
+	if err := s.limitAddress(v.w.Header(), ip, limitSignIn, ""); err != nil {
+		return "", false, err
+	}
+	if err := s.limitAddress(v.w.Header(), ip, limitCreateSession, "operator "+name); err != nil {
+		return "", false, err
+	}
+	return s.operatorByPassword(v.r.Context(), name, v.form.Get("password"))
+}
+
+// operatorByPassword answers nil for a wrong name or password. An unknown name costs the same work.
+func (s *Server) operatorByPassword(ctx context.Context, name, password string) (stored string, ok bool, err error) {
 	err = s.pool.QueryRow(ctx, `select password from operator where name = $1 and disabled is null`, name).Scan(&stored)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return "", false, fmt.Errorf("find operator: %w", err)
@@ -157,10 +174,7 @@ func (s *Server) adminPasswordPage(v *visit, op *Operator) error {
 func (s *Server) adminPasswordForm(v *visit, op *Operator) error {
 	ctx, form := v.r.Context(), v.form
 	page := pages.AdminPassword{Operator: op.Name}
-	if err := s.limitAddress(v.w.Header(), s.ip(v.r), limitSignIn, ""); err != nil {
-		return err
-	}
-	_, ok, err := s.operatorByPassword(ctx, op.Name, form.Get("password"))
+	_, ok, err := s.tryOperator(v, op.Name)
 	if err != nil {
 		return err
 	}

@@ -236,3 +236,13 @@ func TestOperatorListsAndShutsInvites(t *testing.T) {
 	a := b.post("", "com.atproto.server.createAccount", m{"handle": "late.test", "password": password, "inviteCode": code})
 	require.Equal(t, "InvalidInviteCode", a.name())
 }
+
+func TestTakedownsReferenceIsText(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	a := b.bootstrap().send("com.atproto.admin.updateSubjectStatus", m{
+		"subject": m{"$type": subjectRepo, "did": u.DID}, "takedown": m{"applied": true, "ref": "a\x00b"},
+	})
+	require.Equal(t, "InvalidRequest", a.name())
+}

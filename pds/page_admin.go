@@ -84,12 +84,9 @@ func (s *Server) adminSignInPage(v *visit) error {
 }
 
 func (s *Server) adminSignInForm(v *visit) error {
-	ctx, name := v.r.Context(), strings.TrimSpace(v.form.Get("name"))
+	name := strings.TrimSpace(v.form.Get("name"))
 	v.self = adminSignInPath
-	if err := s.limitAddress(v.w.Header(), s.ip(v.r), limitSignIn, ""); err != nil {
-		return err
-	}
-	stored, ok, err := s.operatorByPassword(ctx, name, v.form.Get("password"))
+	stored, ok, err := s.tryOperator(v, name)
 	if err != nil {
 		return err
 	}
@@ -152,7 +149,7 @@ func (s *Server) adminCodeForm(v *visit) error {
 		if !ok {
 			return s.askOperatorsCode(v, name, ticket, http.StatusUnprocessableEntity, "codeWrong")
 		}
-		if err := s.admitOperator(ctx, v.w, name); err != nil {
+		if err := s.enterOperator(v, name); err != nil {
 			return err
 		}
 		return v.to(adminPath)
@@ -170,7 +167,7 @@ func (s *Server) adminCodeForm(v *visit) error {
 	if codes == nil {
 		return s.askOperatorsCode(v, name, ticket, http.StatusUnprocessableEntity, "codeWrong")
 	}
-	if err := s.admitOperator(ctx, v.w, name); err != nil {
+	if err := s.enterOperator(v, name); err != nil {
 		return err
 	}
 	return v.show(http.StatusOK, "", pages.AdminRecovery{Codes: codes})
@@ -300,7 +297,12 @@ func (s *Server) adminReportForm(v *visit, op *Operator) error {
 }
 
 func (s *Server) adminInvitesPage(v *visit, op *Operator) error {
-	list, next, err := s.allInvites(v.r.Context(), false, v.r.URL.Query().Get("after"), adminPage)
+	var list []inviteView
+	var next string
+	err := v.operate(op, "invites", "", "", func(ctx context.Context) (err error) {
+		list, next, err = s.allInvites(ctx, false, v.r.URL.Query().Get("after"), adminPage)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,11 @@ func (s *Server) adminAccountForm(v *visit, op *Operator) error {
 		return v.fail(http.StatusForbidden, "roleTooSmall")
 	}
 	if one.need == RoleAdministrator && form.Get("handle") != acc.Handle {
-		page, err := s.viewForAdmin(ctx, op, acc)
+		var page pages.AdminAccount
+		err := v.operate(op, "account", acc.DID.String(), "", func(ctx context.Context) error {
+			page, err = s.viewForAdmin(ctx, op, acc)
+			return err
+		})
 		if err != nil {
 			return err
 		}

@@ -158,3 +158,33 @@ func TestSelfCheckSaysWhatOthersSee(t *testing.T) {
 		require.NotEmpty(t, have[key].Detail, key)
 	}
 }
+
+// Whatever an operator sees or does on the pages stands in the log, the sign-in first.
+func TestNothingIsSeenOnOperatorsPagesWithoutARow(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	v, _, _ := b.operatorVisitor("ada", RoleAdministrator)
+	rows := func() int { return b.count(`select count(*) from operator_log where operator = 'ada'`) }
+	require.Equal(t, 1, b.count(`select count(*) from operator_log where operator = 'ada' and method = 'page signIn' and outcome = 'done'`))
+	for _, path := range []string{"/admin/accounts", "/admin/accounts/" + u.DID.String(), "/admin/reports", "/admin/invites"} {
+		before := rows()
+		require.Equal(t, http.StatusOK, v.open(path).Status)
+		require.Equal(t, before+1, rows(), path)
+	}
+	before := rows()
+	require.Equal(t, http.StatusUnprocessableEntity, v.fill("/admin/accounts/"+u.DID.String(), "do", "delete", "handle", "other.test").Status)
+	require.Equal(t, before+1, rows(), "the account is shown again")
+}
+
+func TestOperatorsPasswordIsTriedAFewTimesOnly(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.cfg.LimitFactor = 1
+	b.restart()
+	v := b.visitor()
+	for range defaultLimits[limitCreateSession][0].Points {
+		require.Equal(t, http.StatusUnprocessableEntity, v.fill("/admin/sign-in", "name", "ada", "password", "wrong").Status)
+	}
+	require.Equal(t, http.StatusTooManyRequests, v.fill("/admin/sign-in", "name", "ada", "password", "wrong").Status)
+}

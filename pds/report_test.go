@@ -175,3 +175,15 @@ func TestPreferenceRefusals(t *testing.T) {
 	}
 	assert.Equal(t, "AuthMissing", b.get("", "app.bsky.actor.getPreferences").name())
 }
+
+// What a subject's type has no field for was looked at by nobody, and is not kept.
+func TestReportOfAnAccountBringsNothingElse(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	subject := repoRef(u)
+	subject["uri"], subject["cid"] = "javascript:"+strings.Repeat("x", 100_000)+"\x00", "\x00"
+	a := b.ok(u.report("", subject))
+	assert.NotContains(t, a.JSON["subject"], "uri")
+	assert.Equal(t, 1, b.count(`select count(*) from report where uri is null and cid is null`))
+}

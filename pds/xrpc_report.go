@@ -28,14 +28,15 @@ type reportSubject struct {
 	CID  string `json:"cid,omitempty"`
 }
 
-// about is the DID of a subject that is well formed.
-func (r reportSubject) about() (syntax.DID, error) {
+// about is the DID of a subject that is well formed. What its type has no field for is dropped: nobody has looked at it.
+func (r *reportSubject) about() (syntax.DID, error) {
 	switch r.Type {
 	case "com.atproto.admin.defs#repoRef":
 		did, err := syntax.ParseDID(r.DID)
 		if err != nil {
 			return "", invalid("subject: %q is not a DID", r.DID)
 		}
+		r.URI, r.CID = "", ""
 		return did, nil
 	case "com.atproto.repo.strongRef":
 		uri, err := syntax.ParseATURI(r.URI)
@@ -49,6 +50,7 @@ func (r reportSubject) about() (syntax.DID, error) {
 		if err != nil {
 			return "", invalid("subject: %q names no account", r.URI)
 		}
+		r.DID = ""
 		return did, nil
 	default:
 		return "", invalid("subject: $type %q is neither a repository nor a record", r.Type)

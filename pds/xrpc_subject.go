@@ -133,8 +133,8 @@ func (s *Server) adminUpdateSubject(c *xrpc.Call) (any, error) {
 	if err := in.Subject.check(); err != nil {
 		return nil, err
 	}
-	if in.Takedown != nil && len(in.Takedown.Ref) > maxTakedownRef {
-		return nil, invalid("ref has at most %d bytes", maxTakedownRef)
+	if in.Takedown != nil && (len(in.Takedown.Ref) > maxTakedownRef || !storable(in.Takedown.Ref)) {
+		return nil, invalid("ref is text of at most %d bytes", maxTakedownRef)
 	}
 	if in.Deactivated != nil && in.Subject.Type != subjectRepo {
 		return nil, invalid("only an account is deactivated")
@@ -201,7 +201,7 @@ func (s *Server) applyDeactivation(ctx context.Context, acc *account, a *statusA
 		return nil
 	case a.Applied:
 		return s.deactivate(ctx, acc.DID, nil, s.clock.Now())
-	default:
-		return s.reopen(ctx, acc)
+	default: // as its owner may: what has moved away is not told to be here
+		return s.activateAgain(ctx, acc)
 	}
 }

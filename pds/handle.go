@@ -163,6 +163,12 @@ func (s *Server) declareHandle(ctx context.Context, did syntax.DID) error {
 	if err != nil {
 		return err
 	}
+	if acc.Status != statusActive { // it may live elsewhere by now, and must name its handle anew to wake here
+		if _, err := s.pool.Exec(ctx, `delete from handle_change where did = $1`, did); err != nil {
+			return fmt.Errorf("give up handle change of %s: %w", did, err)
+		}
+		return nil
+	}
 	if did.Method() == "plc" {
 		last, err := s.lastOperation(ctx, did)
 		if err != nil {
@@ -206,12 +212,14 @@ const (
 
 // finishHandles takes up handle changes that stopped before everybody had heard of them.
 func (s *Server) finishHandles(ctx context.Context, now time.Time) error {
-	return s.finish(ctx, `select did from handle_change where since < $1 order by since limit $2`, now, s.declareHandle)
+	return s.finish(ctx, "handle_change", "did:", now, s.declareHandle)
 }
 
-// finish does one thing for each of the accounts that a query names.
-func (s *Server) finish(ctx context.Context, query string, now time.Time, do func(context.Context, syntax.DID) error) error {
-	rows, err := s.pool.Query(ctx, query, now.Add(-changePatience), changesAtOnce)
+// finish does one thing for each of the accounts in a table whose DIDs begin so. What fails waits behind all others, so that nothing that will never
+// do keeps a place from what will.
+func (s *Server) finish(ctx context.Context, table, begin string, now time.Time, do func(context.Context, syntax.DID) error) error {
+	due := `select did from ` + table + ` where since < $1 and starts_with(did, $2) order by since limit $3`
+	rows, err := s.pool.Query(ctx, due, now.Add(-changePatience), begin, changesAtOnce)
 	if err != nil {
 		return fmt.Errorf("find changes to finish: %w", err)
 	}
@@ -221,7 +229,10 @@ func (s *Server) finish(ctx context.Context, query string, now time.Time, do fun
 	}
 	var errs []error
 	for _, did := range dids {
-		errs = append(errs, do(ctx, did))
+		if err := do(ctx, did); err != nil {
+			_, kept := s.pool.Exec(ctx, `update `+table+` set since = $2 where did = $1`, did, now)
+			errs = append(errs, err, kept)
+		}
 	}
 	return errors.Join(errs...)
 }

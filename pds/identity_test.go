@@ -383,3 +383,29 @@ func TestHandlesAreLookedUpAFewAtATime(t *testing.T) {
 	require.NoError(t, g.Wait())
 	assert.Equal(t, orgDID, ask().str("did"))
 }
+
+// Who has left is not renamed by the server that was left, and what cannot be finished waits behind what can.
+func TestHandleChangeOfAnAccountThatLeftIsGivenUp(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	left, stuck := b.account("left"), b.account("stuck")
+	s := b.server.Load()
+	require.NoError(t, s.takeHandle(t.Context(), &account{DID: left.DID, Status: statusActive}, "renamed.test"))
+	left.ok(left.post(left.Access, "com.atproto.server.deactivateAccount", m{}))
+	_, err := b.pool.Exec(t.Context(), `insert into handle_change (did, since) values ($1, $2)`, stuck.DID, b.clock.Now())
+	require.NoError(t, err)
+	b.clock.Advance(2 * time.Minute)
+	now := b.clock.Now()
+	before, err := b.plc.Last(t.Context(), left.DID)
+	require.NoError(t, err)
+	_, err = b.pool.Exec(t.Context(), `update account set handle = 'other.test' where did = $1`, stuck.DID)
+	require.NoError(t, err)
+	b.plcDown.Store(true)
+	require.Error(t, s.finishHandles(t.Context(), now))
+	b.plcDown.Store(false)
+	after, err := b.plc.Last(t.Context(), left.DID)
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+	assert.Zero(t, b.count(`select count(*) from handle_change where did = $1`, left.DID))
+	assert.Equal(t, 1, b.count(`select count(*) from handle_change where did = $1 and since = $2`, stuck.DID, now), "behind all others")
+}

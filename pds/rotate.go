@@ -173,5 +173,5 @@ func (s *Server) sealHead(ctx context.Context, tx pgx.Tx, acc *account, head rep
 
 // finishKeys takes up key changes that stopped half-way. A did:web's owner may take their time.
 func (s *Server) finishKeys(ctx context.Context, now time.Time) error {
-	return s.finish(ctx, `select did from key_change where since < $1 and did like 'did:plc:%' order by since limit $2`, now, s.changeKey)
+	return s.finish(ctx, "key_change", "did:plc:", now, s.changeKey)
 }

@@ -33,7 +33,7 @@ func (s *stack) apart(place string) service.Component {
 			name: place, log: s.log, http: s.http, url: s.ports.url(portOf(place)),
 			child: child{
 				path: program, args: args, out: s.out,
-				env: append(withoutSettings(os.Environ()), envPrefix+"DATABASE_URL="+h.dsn), // no password on a command line
+				env: append(withoutSettings(os.Environ()), s.childSettings(place)...),
 			},
 			// A start brings the tables up to the program, the first as any later one.
 			before: func(ctx context.Context) error { return h.owner.migrate(ctx, h.role) },
@@ -65,6 +65,15 @@ func (s *stack) childArgs(place string) ([]string, error) {
 		return append(args, "--city-did", s.state.did(idCity).String(), "--hosts", strings.Join(s.hosts(), ","),
 			"--ledger-url", s.ports.url(portLedger), "--secrets", s.dir.file("secrets"), "--demonstration"), nil
 	}
+}
+
+// childSettings are those that may hold a password, for which a command line is no place.
+func (s *stack) childSettings(place string) []string {
+	out := []string{envPrefix + "DATABASE_URL=" + s.homes[place].dsn}
+	if s.homes[place].service == schemaPDS && s.smtpURL != "" {
+		out = append(out, envPrefix+"SMTP_URL="+s.smtpURL)
+	}
+	return out
 }
 
 // withoutSettings is an environment without this program's settings: what this process

@@ -166,7 +166,7 @@ func openApart(t *testing.T, bin, dir, data string) *city {
 	require.NotEmpty(t, ledgerDID)
 	require.NoError(t, os.WriteFile(filepath.Join(secrets, "ledger-password"), []byte(password), 0o600))
 	more := map[string][]string{
-		"pds": {"--service-did", c.PDS, "--handle-domains", ".test", "--blobs", filepath.Join(data, "blobs"), "--secrets", secrets},
+		"pds": {"--service-did", c.PDS, "--handle-domains", ".test", "--blobs", filepath.Join(data, "blobs"), "--secrets", secrets, "--limit-factor", "100"},
 		"ledger": {"--city-did", cityDID, "--ledger-did", ledgerDID, "--tz", "America/Los_Angeles", "--pds-url", c.url(portPDS),
 			"--web-url", c.url(portWeb), "--secrets", secrets, "--digest-every", "2s"}, // or each demonstration waits for one in vain
 		"appview": {"--city-did", cityDID, "--hosts", c.url(portPDS), "--ledger-url", c.url(portLedger), "--demonstration"},

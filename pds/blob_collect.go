@@ -56,14 +56,16 @@ func SetBlobQuota(ctx context.Context, pool *pgxpool.Pool, did syntax.DID, bytes
 	const set = `
 		insert into blob_use (did, quota) select did, nullif($2::bigint, 0) from account where did = $1
 		on conflict (did) do update set quota = excluded.quota`
-	tag, err := pool.Exec(ctx, set, did, bytes)
-	if err != nil {
-		return fmt.Errorf("set quota of %s: %w", did, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return errRepoNotFound(did.String())
-	}
-	return nil
+	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, set, did, bytes)
+		if err != nil {
+			return fmt.Errorf("set quota of %s: %w", did, err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errRepoNotFound(did.String())
+		}
+		return commanded(ctx, tx, "blobs quota", fmt.Sprintf("%d bytes", bytes), &did)
+	})
 }
 
 // strayEvery is how often a server looks at every file it has.

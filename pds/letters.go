@@ -55,11 +55,4 @@ var (
 			"Para permitirlo, escribe este código: %s\n\nSirve durante %d minutos. Si no fuiste tú, no hagas nada y cambia tu contraseña: " +
 			"quien cambia la identidad puede quedarse con la cuenta.",
 	}
-	letterSignIn = letter{
-		Subject: "Sign in / Inicia sesión",
-		English: "Somebody gave the password of the account %s.\n\nTo sign in, give this code: %s\n\n" +
-			"It is good for %d minutes. If it was not you, change your password now: somebody knows it.",
-		Spanish: "Alguien escribió la contraseña de la cuenta %s.\n\nPara iniciar sesión, escribe este código: %s\n\n" +
-			"Sirve durante %d minutos. Si no fuiste tú, cambia tu contraseña ahora: alguien la conoce.",
-	}
 )

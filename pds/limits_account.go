@@ -74,32 +74,33 @@ func SetAccountLimit(ctx context.Context, pool *pgxpool.Pool, did syntax.DID, na
 	if !slices.Contains(byAccount, limitName(name)) {
 		return fmt.Errorf("limit %q is none that an account may have its own of; those are %v", name, byAccount)
 	}
-	if rate == nil {
-		if _, err := pool.Exec(ctx, `delete from account_limit where did = $1 and name = $2`, did, name); err != nil {
-			return fmt.Errorf("take limit %s of %s back: %w", name, did, err)
+	if rate != nil {
+		if err := rate.validate(name); err != nil {
+			return err
 		}
-		return nil
 	}
-	if err := rate.validate(name); err != nil {
-		return err
-	}
-	if rate.Points > maxOwnPoints {
-		return fmt.Errorf("limit %s: %d points; a rate has at most %d, and 0 are no limit", name, rate.Points, maxOwnPoints)
-	}
-	const set = `
-		insert into account_limit (did, name, points, seconds)
-		select did, @name, @points, @seconds from account where did = @did
-		on conflict (did, name) do update set points = excluded.points, seconds = excluded.seconds`
-	tag, err := pool.Exec(ctx, set, pgx.NamedArgs{
-		"did": did, "name": name, "points": rate.Points, "seconds": max(1, int64(rate.Window/time.Second)),
+	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if rate == nil {
+			if _, err := tx.Exec(ctx, `delete from account_limit where did = $1 and name = $2`, did, name); err != nil {
+				return fmt.Errorf("take limit %s of %s back: %w", name, did, err)
+			}
+			return commanded(ctx, tx, "limit", name+" as all others", &did)
+		}
+		const set = `
+			insert into account_limit (did, name, points, seconds)
+			select did, @name, @points, @seconds from account where did = @did
+			on conflict (did, name) do update set points = excluded.points, seconds = excluded.seconds`
+		tag, err := tx.Exec(ctx, set, pgx.NamedArgs{
+			"did": did, "name": name, "points": rate.Points, "seconds": max(1, int64(rate.Window/time.Second)),
+		})
+		if err != nil {
+			return fmt.Errorf("set limit %s of %s: %w", name, did, err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errRepoNotFound(did.String())
+		}
+		return commanded(ctx, tx, "limit", fmt.Sprintf("%s %d/%s", name, rate.Points, rate.Window), &did)
 	})
-	if err != nil {
-		return fmt.Errorf("set limit %s of %s: %w", name, did, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return errRepoNotFound(did.String())
-	}
-	return nil
 }
 
 // AccountLimits lists what an account has of its own.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -245,4 +246,28 @@ func TestTakedownsReferenceIsText(t *testing.T) {
 		"subject": m{"$type": subjectRepo, "did": u.DID}, "takedown": m{"applied": true, "ref": "a\x00b"},
 	})
 	require.Equal(t, "InvalidRequest", a.name())
+}
+
+// Who holds the database's address is let in by nobody, and named in the log all the same.
+func TestCommandsOfTheMachineStandInTheOperatorsLog(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	ctx, pool := t.Context(), b.deps.Pool
+	b.named("rita", RoleReader)
+	require.NoError(t, DisableOperator(ctx, pool, "rita", b.clock.Now()))
+	require.NoError(t, SetBlobQuota(ctx, pool, u.DID, 1000))
+	require.NoError(t, SetAccountLimit(ctx, pool, u.DID, "writes", &Rate{Points: 5, Window: time.Hour}))
+	require.NoError(t, SetAccountLimit(ctx, pool, u.DID, "writes", nil))
+	require.Error(t, SetBlobQuota(ctx, pool, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", 1000))
+	rows, err := b.pool.Query(ctx, `
+		select method || ' ' || detail || case when did = $1 then ' of the account' else '' end from operator_log
+		where operator = 'admin' and method like 'command %' order by id`, u.DID)
+	require.NoError(t, err)
+	have, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"command operator add rita reader", "command operator token rita", "command operator disable rita",
+		"command blobs quota 1000 bytes of the account", "command limit writes 5/1h0m0s of the account", "command limit writes as all others of the account",
+	}, have)
 }

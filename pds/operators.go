@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -16,6 +17,15 @@ const firstPasswordBytes = 16
 
 // MaxOperatorToken is the longest life of an operator's token.
 const MaxOperatorToken = 400 * 24 * time.Hour
+
+// commanded writes down what was done by a command, with the database's own address: by whoever runs the machine.
+func commanded(ctx context.Context, tx pgx.Tx, what, detail string, did *syntax.DID) error {
+	const note = `insert into operator_log (at, operator, method, did, detail, outcome) values (now(), $1, $2, $3, $4, 'done')`
+	if _, err := tx.Exec(ctx, note, bootstrapOperator, "command "+what, did, detail); err != nil {
+		return fmt.Errorf("write down %s: %w", what, err)
+	}
+	return nil
+}
 
 // AddOperator names a person who runs the server, and answers with the password for the first sign-in. A name that was given stays its
 // person's, since the log speaks of it.
@@ -31,15 +41,17 @@ func AddOperator(ctx context.Context, pool *pgxpool.Pool, name string, role Role
 	if err != nil {
 		return "", err
 	}
-	const add = `insert into operator (name, role, password, created) values ($1, $2, $3, $4) on conflict do nothing`
-	tag, err := pool.Exec(ctx, add, name, role, hash, now)
-	if err != nil {
-		return "", fmt.Errorf("add operator %s: %w", name, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return "", fmt.Errorf("operator %s is there already", name)
-	}
-	return password, nil
+	return password, pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		const add = `insert into operator (name, role, password, created) values ($1, $2, $3, $4) on conflict do nothing`
+		tag, err := tx.Exec(ctx, add, name, role, hash, now)
+		if err != nil {
+			return fmt.Errorf("add operator %s: %w", name, err)
+		}
+		if tag.RowsAffected() == 0 {
+			return fmt.Errorf("operator %s is there already", name)
+		}
+		return commanded(ctx, tx, "operator add", name+" "+string(role), nil)
+	})
 }
 
 // DisableOperator keeps an operator out at once: signed in, by token, and by password.
@@ -57,7 +69,7 @@ func DisableOperator(ctx context.Context, pool *pgxpool.Pool, name string, now t
 				return fmt.Errorf("disable operator %s: %w", name, err)
 			}
 		}
-		return nil
+		return commanded(ctx, tx, "operator disable", name, nil)
 	})
 }
 
@@ -67,17 +79,19 @@ func OperatorToken(ctx context.Context, pool *pgxpool.Pool, name string, now tim
 		return "", fmt.Errorf("a token is good for %s at most, not %s", MaxOperatorToken, life)
 	}
 	token := randomID(20)
-	const add = `
-		insert into operator_token (hash, operator, created, expires)
-		select $1, name, $3, $4 from operator where name = $2 and disabled is null`
-	tag, err := pool.Exec(ctx, add, tokenHash(token), name, now, now.Add(life))
-	if err != nil {
-		return "", fmt.Errorf("token of operator %s: %w", name, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return "", fmt.Errorf("there is no operator %s who is let in", name)
-	}
-	return token, nil
+	return token, pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		const add = `
+			insert into operator_token (hash, operator, created, expires)
+			select $1, name, $3, $4 from operator where name = $2 and disabled is null`
+		tag, err := tx.Exec(ctx, add, tokenHash(token), name, now, now.Add(life))
+		if err != nil {
+			return fmt.Errorf("token of operator %s: %w", name, err)
+		}
+		if tag.RowsAffected() == 0 {
+			return fmt.Errorf("there is no operator %s who is let in", name)
+		}
+		return commanded(ctx, tx, "operator token", name, nil)
+	})
 }
 
 // Operators lists those who run the server, by name.

@@ -34,7 +34,6 @@ const (
 	wordUpdateEmail   purpose = "updateEmail"
 	wordResetPassword purpose = "resetPassword"
 	wordPLCOperation  purpose = "plcOperation"
-	wordSignIn        purpose = "signIn"
 )
 
 func wordHash(word string) []byte {

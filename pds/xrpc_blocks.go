@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strconv"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
@@ -41,11 +40,7 @@ func (s *Server) getBlocks(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer out.close()
-	c.W.Header().Set("Content-Type", carType)
-	c.W.Header().Set("Content-Length", strconv.FormatInt(out.size, 10))
-	_ = out.copyTo(c.W) // the reader has gone if this errs
-	return xrpc.Written, nil
+	return sendCAR(c, out)
 }
 
 // someBlocks is export for blocks that somebody named. One at a time is held in memory: five hundred can be five hundred megabytes.

@@ -212,6 +212,11 @@ func (s *Server) getRepo(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return sendCAR(c, out)
+}
+
+// sendCAR is the last that is done with the spool.
+func sendCAR(c *xrpc.Call, out *spool) (any, error) {
 	defer out.close()
 	c.W.Header().Set("Content-Type", carType)
 	c.W.Header().Set("Content-Length", strconv.FormatInt(out.size, 10))

@@ -98,7 +98,7 @@ func (s *Server) reserve(ctx context.Context, req signupRequest, now time.Time) 
 		return nil
 	})
 	if err != nil {
-		return nil, wrapUnlessShown(err, "reserve %s", su.Handle)
+		return nil, wrapUnlessShown(err, "reserve %s", su.DID)
 	}
 	crash.Point("pds/create/after-signup")
 	return su, nil
@@ -139,7 +139,7 @@ func (s *Server) findSignup(ctx context.Context, handle string) (*signup, error)
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("find sign-up of %s: %w", handle, err)
+		return nil, fmt.Errorf("find sign-up: %w", err)
 	}
 	if op == nil {
 		return &su, nil
@@ -202,10 +202,10 @@ func (s *Server) newSignup(ctx context.Context, req signupRequest) (*signup, err
 	creds := credentials{Handle: req.Handle, Key: pub.DIDKey(), Endpoint: s.cfg.PublicURL}
 	op := creds.operation(s.rotationKeys(req.RecoveryKey))
 	if err := op.Sign(s.rotation); err != nil {
-		return nil, fmt.Errorf("sign first operation of %s: %w", req.Handle, err)
+		return nil, fmt.Errorf("sign first operation: %w", err)
 	}
 	if su.DID, err = identity.GenesisDID(op); err != nil {
-		return nil, fmt.Errorf("name first operation of %s: %w", req.Handle, err)
+		return nil, fmt.Errorf("name first operation: %w", err)
 	}
 	su.Operation, su.SigningKey = &op, s.sealer.seal(su.DID.String(), key.Bytes())
 	return su, nil

@@ -59,7 +59,7 @@ func (s *Server) lookUpHandle(ctx context.Context, h syntax.Handle) (syntax.DID,
 	case ctx.Err() != nil:
 		return "", ctx.Err()
 	}
-	s.log.Debug("handle not resolved", "handle", h, "error", err)
+	s.log.Debug("handle not resolved", "error", err)
 	return "", xrpc.Errorf(http.StatusServiceUnavailable, xrpc.NameUpstreamFailure, "%s cannot be looked up now", h)
 }
 
@@ -152,7 +152,7 @@ func (s *Server) takeHandle(ctx context.Context, acc *account, handle string) er
 		return err
 	})
 	if err != nil {
-		return wrapUnlessShown(err, "take handle %s", handle)
+		return wrapUnlessShown(err, "take handle for %s", acc.DID)
 	}
 	return nil
 }

@@ -181,10 +181,18 @@ func endOthers(ctx context.Context, tx pgx.Tx, did syntax.DID, keep string) erro
 	return nil
 }
 
-// endApps takes every app's way in: what was allowed on the consent page, and the passwords made for apps.
+// endApps takes every app's way in: what was allowed on the consent page, also for an organization, and the passwords made for apps.
 func endApps(ctx context.Context, tx pgx.Tx, did syntax.DID) error {
-	for _, table := range []string{"app_password", "oauth_request", "oauth_session"} {
-		if _, err := tx.Exec(ctx, `delete from `+table+` where did = $1`, did); err != nil {
+	if _, err := tx.Exec(ctx, `delete from app_password where did = $1`, did); err != nil {
+		return fmt.Errorf("end app passwords of %s: %w", did, err)
+	}
+	return endGrants(ctx, tx, did)
+}
+
+// endGrants ends what apps were let in for by an account, for itself or for one that it acts for, and by others for it.
+func endGrants(ctx context.Context, tx pgx.Tx, did syntax.DID) error {
+	for _, table := range []string{"oauth_request", "oauth_session"} {
+		if _, err := tx.Exec(ctx, `delete from `+table+` where did = $1 or actor = $1`, did); err != nil {
 			return fmt.Errorf("end what is open in %s: %w", table, err)
 		}
 	}

@@ -149,10 +149,10 @@ func (s *Server) setPassword(ctx context.Context, did syntax.DID, password strin
 
 // endAll signs an account out of everything: sessions, app passwords, browsers, apps.
 func endAll(ctx context.Context, tx pgx.Tx, did syntax.DID) error {
-	for _, table := range []string{"session", "app_password", "device", "oauth_request", "oauth_session"} {
+	for _, table := range []string{"session", "device"} {
 		if _, err := tx.Exec(ctx, `delete from `+table+` where did = $1`, did); err != nil {
 			return fmt.Errorf("end what is open in %s: %w", table, err)
 		}
 	}
-	return nil
+	return endApps(ctx, tx, did)
 }

@@ -32,12 +32,12 @@ func (s *Server) takeDown(ctx context.Context, did syntax.DID, status, ref strin
 		if _, err := tx.Exec(ctx, keep, pgx.NamedArgs{"did": did, "ref": ref, "was": was, "now": now}); err != nil {
 			return "", err
 		}
-		for _, table := range []string{"session", "device", "oauth_request", "oauth_session"} { // nobody goes on in its name
+		for _, table := range []string{"session", "device"} { // nobody goes on in its name
 			if _, err := tx.Exec(ctx, `delete from `+table+` where did = $1`, did); err != nil {
 				return "", err
 			}
 		}
-		return status, nil
+		return status, endGrants(ctx, tx, did)
 	})
 }
 

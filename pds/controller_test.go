@@ -519,7 +519,7 @@ func (o *organization) granted() {
 	o.t.Helper()
 	_, err := o.pool.Exec(o.t.Context(), `
 		insert into oauth_session (id, did, actor, client, client_key, client_name, client_uri, jkt, scope, device, code, seed, generation, created, rotated, expires, ends)
-		select 'app', $1, $2, 'c', '', '', '', 'k', 'atproto', '', '\x01', '\x01', 1, $3, $3, $3, $3`, o.DID, o.person.DID, o.clock.Now())
+		select 'app', $1, $2, 'https://app.example.com/client.json', '', '', '', 'k', 'atproto', '', '\x01', '\x01', 1, $3, $3, $4, $4`, o.DID, o.person.DID, o.clock.Now(), o.clock.Now().Add(time.Hour))
 	require.NoError(o.t, err)
 }
 

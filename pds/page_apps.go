@@ -1,8 +1,11 @@
 package pds
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"city-sync.org/citysync/pds/oauth"
 	"city-sync.org/citysync/pds/pages"
@@ -14,6 +17,14 @@ func (s *Server) appsPage(v *visit, in signIn) error {
 		return err
 	}
 	page := pages.Apps{Who: in.who()}
+	var others []syntax.DID
+	for _, ses := range sessions {
+		others = append(others, ses.Account, ses.Actor)
+	}
+	names, err := s.handles(v.r.Context(), others)
+	if err != nil {
+		return err
+	}
 	for _, ses := range sessions {
 		client := clientOf(oauth.ClientInfo{ID: ses.Client, Name: ses.Name})
 		app := pages.App{ID: ses.ID, Client: client, Device: ses.Device, Created: ses.Created, Used: ses.Used}
@@ -21,7 +32,10 @@ func (s *Server) appsPage(v *visit, in signIn) error {
 			app.Asks = pages.Asks(v.lang, ses.Scope)
 		}
 		if ses.Actor != in.DID {
-			app.By = ses.Actor.String()
+			app.By = cmp.Or(names[ses.Actor], ses.Actor.String())
+		}
+		if ses.Account != in.DID {
+			app.For = cmp.Or(names[ses.Account], ses.Account.String())
 		}
 		page.Apps = append(page.Apps, app)
 	}

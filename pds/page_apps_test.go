@@ -3,6 +3,7 @@ package pds
 import (
 	"bytes"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,7 +12,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"city-sync.org/citysync/pds/oauth"
 	"city-sync.org/citysync/pds/oauth/apptest"
+	"city-sync.org/citysync/pds/scope"
 )
 
 var shownApp = regexp.MustCompile(`name="app" value="([^"]+)"`)
@@ -221,4 +224,32 @@ func TestDeletionWithoutMailAsksForTheSecondStep(t *testing.T) {
 	assert.Contains(t, v.fill(u.path()+"/close", append(fields, "000000")...).says(), "not right")
 	assert.Equal(t, http.StatusSeeOther, v.fill(u.path()+"/close", append(fields, b.code(secret))...).Status)
 	assert.Zero(t, b.count(`select count(*) from account`))
+}
+
+// What a person let in for an organization is the person's to see and to end, too, and no yes for the person alone.
+func TestAppsLetInForAnOrganizationAreOnThePersonsPage(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	o := b.organization(scope.RoleEditor, "").accepted()
+	o.granted()
+	path, stranger := o.person.path()+"/apps", b.account("stranger")
+	v := o.person.visitor()
+	p := v.open(path)
+	assert.Contains(t, p.HTML, "app.example.com")
+	assert.Contains(t, p.HTML, "Acts for <code>"+o.Handle)
+	assert.Contains(t, o.visitor().open(o.path()+"/apps").HTML, "Allowed by <code>"+o.person.Handle)
+	assert.NotContains(t, stranger.visitor().open(stranger.path()+"/apps").HTML, "app.example.com")
+
+	asked, err := scope.Parse("atproto", nil)
+	require.NoError(t, err)
+	s := b.server.Load()
+	covered, err := s.allowedBefore(&visit{s: s, r: httptest.NewRequest(http.MethodGet, "/", nil)},
+		&oauth.Pending{Client: oauth.ClientInfo{ID: "https://app.example.com/client.json"}, Scope: asked}, signIn{DID: o.person.DID, Status: statusActive})
+	require.NoError(t, err)
+	assert.False(t, covered)
+
+	stranger.visitor().fill(stranger.path()+"/apps", "app", "app")
+	assert.Equal(t, 1, b.count(`select count(*) from oauth_session`))
+	v.fill(path, "app", "app")
+	assert.Zero(t, b.count(`select count(*) from oauth_session`))
 }

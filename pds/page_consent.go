@@ -245,7 +245,7 @@ func (s *Server) allowedBefore(v *visit, p *oauth.Pending, in signIn) (bool, err
 		return false, err
 	}
 	for _, ses := range sessions {
-		if ses.Client == p.Client.ID && ses.Actor == in.DID && ses.Scope != nil && p.Scope.Within(ses.Scope).String() == p.Scope.String() {
+		if ses.Client == p.Client.ID && ses.Account == in.DID && ses.Actor == in.DID && ses.Scope != nil && p.Scope.Within(ses.Scope).String() == p.Scope.String() {
 			return true, nil
 		}
 	}

@@ -269,5 +269,5 @@ func TestPersonLetsAnAppInForAnOrganization(t *testing.T) {
 	assert.NotContains(t, got["scope"], "org.city-sync.offer.offering", "that is another role's")
 
 	listed := org.visitor().open(org.path() + "/apps")
-	assert.Contains(t, listed.HTML, ann.DID.String(), "the organization sees who let it in")
+	assert.Contains(t, listed.HTML, "Allowed by <code>ann.test", "the organization sees who let it in")
 }

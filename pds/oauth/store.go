@@ -148,9 +148,9 @@ func (s *Server) session(r sessionRow) (*Session, error) {
 	}, nil
 }
 
-// Sessions lists the sessions of an account that are not over, newest first.
+// Sessions lists the sessions that are not over of an account, and those that it allowed on another's, newest first.
 func (s *Server) Sessions(ctx context.Context, did syntax.DID) ([]Session, error) {
-	const list = `select ` + sessionColumns + ` from oauth_session where did = $1 and expires > $2 order by created desc, id limit 500`
+	const list = `select ` + sessionColumns + ` from oauth_session where (did = $1 or actor = $1) and expires > $2 order by created desc, id limit 500`
 	rows, err := s.pool.Query(ctx, list, did, s.clock.Now())
 	if err != nil {
 		return nil, fmt.Errorf("list sessions of %s: %w", did, err)
@@ -171,19 +171,19 @@ func (s *Server) Sessions(ctx context.Context, did syntax.DID) ([]Session, error
 	return out, nil
 }
 
-// End ends one session of an account, at once. It is no error when it was over.
+// End ends one session of an account, or one that it allowed on another's, at once. It is no error when it was over.
 func (s *Server) End(ctx context.Context, did syntax.DID, id string) error {
-	if _, err := s.pool.Exec(ctx, `delete from oauth_session where did = $1 and id = $2`, did, id); err != nil {
+	if _, err := s.pool.Exec(ctx, `delete from oauth_session where (did = $1 or actor = $1) and id = $2`, did, id); err != nil {
 		return fmt.Errorf("end session of %s: %w", did, err)
 	}
 	return nil
 }
 
-// EndAll ends every session of an account and takes back the codes that are on their way.
+// EndAll ends every session of an account and every one that it allowed, and takes back the codes that are on their way.
 func (s *Server) EndAll(ctx context.Context, did syntax.DID) error {
 	var batch pgx.Batch
-	batch.Queue(`delete from oauth_request where did = $1`, did)
-	batch.Queue(`delete from oauth_session where did = $1`, did)
+	batch.Queue(`delete from oauth_request where did = $1 or actor = $1`, did)
+	batch.Queue(`delete from oauth_session where did = $1 or actor = $1`, did)
 	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
 		return fmt.Errorf("end sessions of %s: %w", did, err)
 	}

@@ -89,6 +89,7 @@ var accountPhrases = map[string]words{
 	"allowedOn":     {"allowed on %s", "permitida el %s"},
 	"lastUsed":      {"last used %s", "usada por última vez el %s"},
 	"allowedBy":     {"Allowed by", "La permitió"},
+	"allowedFor":    {"Acts for", "Actúa en nombre de"},
 	"appMay":        {"What it may do", "Qué puede hacer"},
 	"disconnect":    {"Disconnect", "Desconectar"},
 	"disconnectAll": {"Disconnect all", "Desconectar todas"},

@@ -135,6 +135,7 @@ type App struct {
 	ID            string
 	Client        Client
 	By            string // who allowed it, where it was not the account itself
+	For           string // for whom the account allowed it, where it was not for itself
 	Device        string // the browser in which that was
 	Created, Used time.Time
 	Asks          []Ask

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/coder/websocket"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
@@ -319,4 +320,30 @@ func TestServersOnOneDatabaseTellOneStream(t *testing.T) {
 	b.restart() // the second answers from now on, and runs nothing
 	u.ok(u.create(note, "a", m{}))
 	assert.Equal(t, int64(5), f.next().Sequence())
+}
+
+// Somebody who opens as many streams as there may be keeps no relay from its own.
+func TestOneAddressHoldsAFewStreamsOnly(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, func(c *Config) { c.LimitFactor = 1 })
+	b.run()
+	open := func() (*websocket.Conn, int) {
+		conn, res, err := websocket.Dial(t.Context(), b.url+"/xrpc/com.atproto.sync.subscribeRepos", nil)
+		if err != nil {
+			require.NotNil(t, res, "%v", err)
+			return nil, res.StatusCode
+		}
+		t.Cleanup(func() { _ = conn.CloseNow() })
+		return conn, res.StatusCode
+	}
+	var first *websocket.Conn
+	for range streamsAddress {
+		conn, status := open()
+		require.Equal(t, http.StatusSwitchingProtocols, status)
+		first = conn
+	}
+	_, status := open()
+	assert.Equal(t, http.StatusServiceUnavailable, status)
+	require.NoError(t, first.CloseNow())
+	require.Eventually(t, func() bool { _, status := open(); return status == http.StatusSwitchingProtocols }, 10*time.Second, 5*time.Millisecond)
 }

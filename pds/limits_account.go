@@ -78,6 +78,9 @@ func SetAccountLimit(ctx context.Context, pool *pgxpool.Pool, did syntax.DID, na
 		if err := rate.validate(name); err != nil {
 			return err
 		}
+		if rate.Points > maxOwnPoints {
+			return fmt.Errorf("limit %s: %d points; a rate has at most %d, and 0 are no limit", name, rate.Points, maxOwnPoints)
+		}
 	}
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		if rate == nil {

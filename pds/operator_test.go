@@ -260,6 +260,7 @@ func TestCommandsOfTheMachineStandInTheOperatorsLog(t *testing.T) {
 	require.NoError(t, SetAccountLimit(ctx, pool, u.DID, "writes", &Rate{Points: 5, Window: time.Hour}))
 	require.NoError(t, SetAccountLimit(ctx, pool, u.DID, "writes", nil))
 	require.Error(t, SetBlobQuota(ctx, pool, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", 1000))
+	require.ErrorContains(t, SetAccountLimit(ctx, pool, u.DID, "writes", &Rate{Points: maxOwnPoints + 1, Window: time.Hour}), "at most")
 	rows, err := b.pool.Query(ctx, `
 		select method || ' ' || detail || case when did = $1 then ' of the account' else '' end from operator_log
 		where operator = 'admin' and method like 'command %' order by id`, u.DID)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
 	"time"
@@ -61,6 +62,7 @@ type Server struct {
 	written     *waker
 	hostname    string
 	stream      *firehose.Server
+	streams     *slots // of the stream, by address
 	uploads     *slots
 	strayed     time.Time // when all files were looked at; of housekeeping only
 	proxy       *proxy
@@ -129,6 +131,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		resets:    make(chan string, resetQueue),
 		wake:      newWaker(),
 		uploads:   newSlots(uploadsAtOnce, uploadsAccount),
+		streams:   newSlots(math.MaxInt, streamsAddress*cfg.LimitFactor),
 		proxy:     carrier,
 		written:   newWaker(),
 		hostname:  hostname(u),

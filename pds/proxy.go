@@ -178,7 +178,7 @@ func (s *Server) carryTo(c *xrpc.Call, to serviceRef, acc *account) (any, error)
 	if acc != nil {
 		who = acc.DID
 	}
-	leave, err := s.proxy.slots.enter(who)
+	leave, err := s.proxy.slots.enter(who.String())
 	if err != nil {
 		return nil, err
 	}

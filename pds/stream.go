@@ -2,7 +2,9 @@ package pds
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,6 +12,7 @@ import (
 
 	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/pg"
+	"city-sync.org/citysync/internal/xrpc"
 )
 
 // eventStore is table event as the firehose reads it.
@@ -32,6 +35,25 @@ func (e eventStore) Bounds(ctx context.Context) (oldest, newest int64, err error
 		return 0, 0, nil
 	}
 	return pruned + 1, newest, nil
+}
+
+// streamsAddress are the streams that one address may hold open; all of them have some hundreds together, and nobody is to take them from the relays.
+const streamsAddress = 20
+
+// eachAddress lets each address hold a few streams.
+func (s *Server) eachAddress(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ip := s.ip(r); !s.limits.spares(ip) {
+			leave, err := s.streams.enter(ip)
+			var full *xrpc.Error
+			if errors.As(err, &full) {
+				xrpc.WriteError(w, full)
+				return
+			}
+			defer leave()
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // pageBytes bounds a page, of which every reader in the past holds one. It has room for one frame of any size.

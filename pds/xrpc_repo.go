@@ -319,7 +319,7 @@ func (s *Server) uploadBlob(c *xrpc.Call) (any, error) {
 			return nil, err
 		}
 	}
-	leave, err := s.uploads.enter(acc.DID)
+	leave, err := s.uploads.enter(acc.DID.String())
 	if err != nil {
 		return nil, err
 	}

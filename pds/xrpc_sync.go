@@ -30,7 +30,7 @@ func (s *Server) syncRoutes(m *xrpc.Mux) {
 	m.Query("com.atproto.sync.listBlobs", s.listBlobs)
 	m.Query("com.atproto.sync.listRepos", s.listRepos)
 	m.Query("com.atproto.sync.listReposByCollection", s.listReposByCollection)
-	m.Handle("/xrpc/com.atproto.sync.subscribeRepos", s.stream)
+	m.Handle("/xrpc/com.atproto.sync.subscribeRepos", s.eachAddress(s.stream))
 }
 
 func paramDID(c *xrpc.Call) (string, error) {

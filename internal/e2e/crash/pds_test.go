@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	scribes    = 8
+	scribes    = 8 // and as many repositories
 	pdsService = "did:plc:serviceserviceserviceser"
 	atStart    = "pds/resync/" // where only a server that starts after a restore comes by
 )
@@ -137,7 +137,7 @@ func TestNoWriteToAPDSIsLostHalfDoneOrToldTwice(t *testing.T) {
 	}
 	readers.Go(func() error { return read.run(reading) })
 	for _, w := range writers {
-		actors.Go(func() error { return h.repeat(acting, writeEvery, w.step) })
+		actors.Go(func() error { return h.repeat(acting, peopleEvery, w.step) })
 	}
 	for _, steps := range h.people(t) {
 		actors.Go(func() error { return steps(acting) })
@@ -170,11 +170,11 @@ func TestNoWriteToAPDSIsLostHalfDoneOrToldTwice(t *testing.T) {
 		back := time.Since(began) - died
 		h.held.Lock()
 		h.atRest(alive, t, read)
-		h.held.Unlock()
 		acked := 0
 		for _, w := range writers {
 			acked += w.acked
 		}
+		h.held.Unlock()
 		t.Logf("round %2d  %-28s died after %4.1fs, back after %4.1fs, looked at for %4.1fs; event %d, %d commits acknowledged",
 			i+1, round, died.Seconds(), back.Seconds(), (time.Since(began) - died - back).Seconds(), read.sequence(), acked)
 		if t.Failed() {
@@ -186,13 +186,13 @@ func TestNoWriteToAPDSIsLostHalfDoneOrToldTwice(t *testing.T) {
 	h.atRest(t.Context(), t, read)
 	h.nothingHalfway(t)
 	h.exportsVerify(t, read)
+	stopReading()
+	require.NoError(t, readers.Wait())
 	resyncs := len(slices.DeleteFunc(rounds, func(round string) bool { return !strings.HasPrefix(round, atStart) }))
 	for _, w := range writers {
 		w.check(t, read)
 		assert.Equal(t, 1+resyncs, read.syncs[w.did], "%s began in the stream, and again after each restore", w.handle)
 	}
-	stopReading()
-	require.NoError(t, readers.Wait())
 	assert.Empty(t, read.wrong, "what the stream said")
 	h.replayed(t, read)
 	p.end()

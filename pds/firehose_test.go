@@ -3,13 +3,17 @@ package pds
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/coder/websocket"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
@@ -346,4 +350,46 @@ func TestOneAddressHoldsAFewStreamsOnly(t *testing.T) {
 	assert.Equal(t, http.StatusServiceUnavailable, status)
 	require.NoError(t, first.CloseNow())
 	require.Eventually(t, func() bool { _, status := open(); return status == http.StatusSwitchingProtocols }, 10*time.Second, 5*time.Millisecond)
+}
+
+// A database that restarts ends neither the stream nor, with it, the server.
+func TestStreamWaitsForADatabaseThatIsAway(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.account("user")
+	cfg := b.deps.Pool.Config()
+	var away atomic.Bool
+	away.Store(true)
+	asked := make(chan struct{}, 100)
+	dial := cfg.ConnConfig.DialFunc
+	cfg.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		asked <- struct{}{}
+		if away.Load() {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+		}
+		return dial(ctx, network, addr)
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	type answer struct {
+		frames []firehose.Frame
+		err    error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		_, _, err := eventStore{pool}.Bounds(context.Background())
+		if err != nil {
+			done <- answer{nil, err}
+			return
+		}
+		frames, err := eventStore{pool}.Page(context.Background(), 0, 10)
+		done <- answer{frames, err}
+	}()
+	<-asked
+	<-asked // and again
+	away.Store(false)
+	got := <-done
+	require.NoError(t, got.err)
+	assert.Len(t, got.frames, 4)
 }

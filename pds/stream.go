@@ -25,10 +25,29 @@ func (s *Server) newStream() *firehose.Server {
 	return firehose.NewServer(eventStore{s.pool}, s.wake.c, firehose.ServerConfig{Log: s.log, WindowBytes: windowBytes})
 }
 
+// patiently does again what a database that is away did not do: whoever follows the stream, the server's own tail first of all, goes on when it
+// is back.
+func patiently(ctx context.Context, do func() error) error {
+	for wait := listenRetryMin; ; wait = min(2*wait, listenRetryMax) {
+		err := do()
+		if !pg.Away(err) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
 // Bounds implements firehose.Store.
 func (e eventStore) Bounds(ctx context.Context) (oldest, newest int64, err error) {
 	var pruned int64
-	if err := e.pool.QueryRow(ctx, `select seq, pruned from event_head`).Scan(&newest, &pruned); err != nil {
+	err = patiently(ctx, func() error {
+		return e.pool.QueryRow(ctx, `select seq, pruned from event_head`).Scan(&newest, &pruned)
+	})
+	if err != nil {
 		return 0, 0, fmt.Errorf("read event head: %w", err)
 	}
 	if newest == 0 {
@@ -66,11 +85,15 @@ func (e eventStore) Page(ctx context.Context, after int64, limit int) ([]firehos
 			select seq, frame, sum(octet_length(frame)) over (order by seq) as bytes from (
 				select seq, frame from event where seq > $1 order by seq limit $2) as some_of_them) as summed
 		where bytes <= $3 order by seq`
-	rows, err := e.pool.Query(ctx, read, after, limit, pageBytes)
-	if err != nil {
-		return nil, fmt.Errorf("read events after %d: %w", after, err)
-	}
-	page, err := pgx.CollectRows(rows, pgx.RowToStructByPos[firehose.Frame])
+	var page []firehose.Frame
+	err := patiently(ctx, func() error {
+		rows, err := e.pool.Query(ctx, read, after, limit, pageBytes)
+		if err != nil {
+			return err
+		}
+		page, err = pgx.CollectRows(rows, pgx.RowToStructByPos[firehose.Frame])
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read events after %d: %w", after, err)
 	}

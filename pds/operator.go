@@ -140,7 +140,9 @@ func (s *Server) operate(ctx context.Context, a deed, do func() error) error {
 	// The request may have been cancelled meanwhile; what was done was done.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomePatience)
 	defer cancel()
-	if _, err := s.pool.Exec(ctx, `update operator_log set outcome = $2 where id = $1`, id, outcome(done)); err != nil {
+	// Who was deleted while an operator was about to look leaves the log as all who are deleted.
+	const end = `update operator_log set outcome = $2, did = case when $3 then null else did end where id = $1`
+	if _, err := s.pool.Exec(ctx, end, id, outcome(done), errors.Is(done, errNoRepo)); err != nil {
 		return errors.Join(done, fmt.Errorf("write down the end of %s: %w", a.Method, err))
 	}
 	return done

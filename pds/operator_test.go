@@ -2,6 +2,7 @@ package pds
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -271,4 +272,27 @@ func TestCommandsOfTheMachineStandInTheOperatorsLog(t *testing.T) {
 		"command operator add rita reader", "command operator token rita", "command operator disable rita",
 		"command blobs quota 1000 bytes of the account", "command limit writes 5/1h0m0s of the account", "command limit writes as all others of the account",
 	}, have)
+}
+
+// Two operators delete one account at once: the row of the one who comes too late names nobody who is gone.
+func TestLateDeletionNamesNobodyWhoIsGone(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u, s := b.account("user"), b.server.Load()
+	late := deed{Operator: &Operator{Name: "mo", Role: RoleAdministrator}, Method: "late", DID: u.DID.String()}
+	begun, go2 := make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	require.NoError(t, s.delete(t.Context(), u.DID))
+	go func() {
+		done <- s.operate(context.Background(), late, func() error {
+			close(begun)
+			<-go2
+			return s.delete(context.Background(), u.DID)
+		})
+	}()
+	<-begun
+	require.Equal(t, 1, b.count(`select count(*) from operator_log where did = $1`, u.DID))
+	close(go2)
+	require.ErrorIs(t, <-done, errNoRepo)
+	require.Empty(t, b.traces(u.DID.String())["operator_log"])
 }

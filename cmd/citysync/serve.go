@@ -203,6 +203,7 @@ func pdsCommand(s streams) *cli.Command {
 			if err := pdsLimits(c, &cfg); err != nil {
 				return err
 			}
+			pds.SpareMemory()
 			return a.run(ctx, func(ctx context.Context, ls []net.Listener, ready func()) error {
 				return a.runPDS(ctx, a.home, cfg, keys, c.String("blobs"), ls, ready)
 			})

@@ -123,6 +123,7 @@ func (b *bench) populate(ctx context.Context, h *host) error {
 
 // serveHost is the process.
 func serveHost(ctx context.Context, in io.Reader, out io.Writer) (err error) {
+	pds.SpareMemory() // as `citysync pds` does
 	stdin := bufio.NewReader(in)
 	line, err := stdin.ReadBytes('\n')
 	if err != nil {

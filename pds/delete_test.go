@@ -69,6 +69,7 @@ func TestDeletedAccountLeavesNothingButTheNewsOfIt(t *testing.T) {
 	b.run()
 	f := b.follow(0)
 	ref := u.ok(u.upload("text/plain", []byte("between the lines"))).JSON["blob"].(m)
+	before := int64(b.count(`select seq from event_head`))
 	u.ok(u.create(note, "a", m{"text": "my secret words", "blob": ref}))
 	other.ok(other.create(note, "a", m{"text": "stay"}))
 	require.Equal(t, map[string]bool{"block": true, "event": true}, b.traces("my secret words"))
@@ -92,6 +93,13 @@ func TestDeletedAccountLeavesNothingButTheNewsOfIt(t *testing.T) {
 			assert.Equal(t, "deleted", acc.Status)
 			break
 		}
+	}
+	for late := b.follow(before); ; { // nor does the stream's memory hold what its table has lost
+		ev := late.next()
+		if acc, ok := ev.(*firehose.Account); ok && !acc.Active {
+			break
+		}
+		require.NotEqual(t, u.DID, ev.Subject(), "%T", ev)
 	}
 	b.clock.Advance(1000 * time.Hour)
 	require.NoError(t, b.server.Load().sweep(t.Context()))

@@ -17,6 +17,8 @@ import (
 type Frame struct {
 	Seq   int64
 	Bytes []byte
+	// Erases says that events before this one are gone from the store, since somebody was deleted: no copy of them is kept either.
+	Erases bool
 }
 
 // Store is where a host keeps its events. Sequences rise strictly and become
@@ -154,6 +156,9 @@ func (s *Server) push(page []Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range page {
+		if f.Erases {
+			s.window, s.bytes = nil, 0 // who is still reading them asks the store from here on
+		}
 		s.window = append(s.window, f)
 		s.bytes += len(f.Bytes)
 		s.newest = f.Seq

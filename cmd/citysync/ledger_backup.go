@@ -47,16 +47,11 @@ func backUp(ctx context.Context, c *cli.Command, s streams) error {
 		return err
 	}
 	defer pool.Close()
-	to := c.String("to")
 	var head *ledger.BackupHeader
-	if to == "-" {
-		head, err = ledger.Backup(ctx, pool, s.out)
-	} else {
-		err = writeWhole(to, func(w io.Writer) error {
-			head, err = ledger.Backup(ctx, pool, w)
-			return err
-		})
-	}
+	err = writeBackup(c.String("to"), s.out, func(w io.Writer) error {
+		head, err = ledger.Backup(ctx, pool, w)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -65,6 +60,22 @@ func backUp(ctx context.Context, c *cli.Command, s streams) error {
 	}
 	fmt.Fprintf(s.err, "%d entries, root %x\n", head.Size, head.Root)
 	return nil
+}
+
+// writeBackup writes to a new file, or to standard output where it is named "-".
+func writeBackup(to string, out io.Writer, write func(io.Writer) error) error {
+	if to == "-" {
+		return write(out)
+	}
+	return writeWhole(to, write)
+}
+
+// openBackup opens a file, or standard input where it is named "-".
+func openBackup(from string) (io.ReadCloser, error) {
+	if from == "-" {
+		return io.NopCloser(os.Stdin), nil
+	}
+	return os.Open(filepath.Clean(from))
 }
 
 // writeWhole makes a file that is there under its name only when all of it is on the disk.
@@ -142,15 +153,11 @@ func restoreLedger(ctx context.Context, c *cli.Command, s streams) error {
 	case c.String("catch-up") != "":
 		return catchUp(ctx, c, s, pool)
 	}
-	in := io.Reader(os.Stdin)
-	if from := c.String("from"); from != "-" {
-		f, err := os.Open(filepath.Clean(from))
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }() // it was only read
-		in = f
+	in, err := openBackup(c.String("from"))
+	if err != nil {
+		return err
 	}
+	defer func() { _ = in.Close() }() // it was only read
 	head, err := ledger.Restore(ctx, pool, c.String("schema"), in, time.Now())
 	if err != nil {
 		return err

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -35,15 +33,10 @@ func pdsBackupCommand(s streams) *cli.Command {
 			}
 			defer pool.Close()
 			var done *pds.BackedUp
-			write := func(w io.Writer) error {
+			err = writeBackup(c.String("to"), s.out, func(w io.Writer) error {
 				done, err = pds.Backup(ctx, pool, c.String("blobs"), w)
 				return err
-			}
-			if to := c.String("to"); to == "-" {
-				err = write(s.out)
-			} else {
-				err = writeWhole(to, write)
-			}
+			})
 			if err != nil {
 				return err
 			}
@@ -78,15 +71,11 @@ func pdsRestoreCommand(s streams) *cli.Command {
 				return err
 			}
 			defer pool.Close()
-			in := io.Reader(os.Stdin)
-			if from := c.String("from"); from != "-" {
-				f, err := os.Open(filepath.Clean(from))
-				if err != nil {
-					return err
-				}
-				defer func() { _ = f.Close() }() // it was only read
-				in = f
+			in, err := openBackup(c.String("from"))
+			if err != nil {
+				return err
 			}
+			defer func() { _ = in.Close() }() // it was only read
 			done, err := pds.Restore(ctx, pool, pds.RestoreConfig{
 				Schema: c.String("schema"), BlobDir: c.String("blobs"), SeqMargin: int64(c.Int("seq-margin")),
 			}, in)

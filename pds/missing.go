@@ -83,17 +83,9 @@ func (s *Server) listMissingBlobs(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, err := c.Int("limit", 500, 1, 1000)
+	limit, after, err := blobPageOf(c)
 	if err != nil {
 		return nil, err
-	}
-	after := []byte{}
-	if cursor := c.Param("cursor"); cursor != "" {
-		id, err := parseCID("cursor", cursor)
-		if err != nil {
-			return nil, err
-		}
-		after = id.Bytes()
 	}
 	const list = `
 		select distinct on (cid) cid, collection, rkey from missing_blob

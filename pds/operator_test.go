@@ -153,6 +153,7 @@ func TestTakenDownAccountIsClosedAndComesBackAsItWas(t *testing.T) {
 		down(false)
 		require.Equal(t, was == statusActive, b.ok(b.get("", "com.atproto.sync.getRepoStatus", "did", u.DID.String())).JSON["active"])
 		require.Zero(t, b.count(`select count(*) from takedown`))
+		require.Equal(t, "ExpiredToken", u.get(u.Access, "com.atproto.server.getSession").name(), "what was open before stays closed")
 	}
 }
 

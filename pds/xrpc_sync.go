@@ -259,6 +259,19 @@ func (s *Server) getBlob(c *xrpc.Call) (any, error) {
 	return xrpc.Written, nil
 }
 
+// blobPageOf reads which page of a list of blobs is asked for: how many, after which CID.
+func blobPageOf(c *xrpc.Call) (limit int64, after []byte, err error) {
+	if limit, err = c.Int("limit", 500, 1, 1000); err != nil {
+		return 0, nil, err
+	}
+	cursor := c.Param("cursor")
+	if cursor == "" {
+		return limit, []byte{}, nil
+	}
+	id, err := parseCID("cursor", cursor)
+	return limit, id.Bytes(), err
+}
+
 // listBlobs lists the blobs that records refer to; since names a revision after which
 // the referring record was written.
 func (s *Server) listBlobs(c *xrpc.Call) (any, error) {
@@ -266,17 +279,9 @@ func (s *Server) listBlobs(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, err := c.Int("limit", 500, 1, 1000)
+	limit, after, err := blobPageOf(c)
 	if err != nil {
 		return nil, err
-	}
-	after := []byte{}
-	if cursor := c.Param("cursor"); cursor != "" {
-		id, err := parseCID("cursor", cursor)
-		if err != nil {
-			return nil, err
-		}
-		after = id.Bytes()
 	}
 	const list = `
 		select distinct b.cid from record_blob b join record r using (did, collection, rkey)

@@ -183,6 +183,8 @@ func (c lockedConn) write(ctx context.Context, w *written, begun bool) (head, er
 	return c.send(ctx, false, nil, true, nil)
 }
 
+// send is one exchange with the server. A call that is the whole batch is a transaction without a BEGIN, which the sync behind it commits, or
+// takes back where the call failed: two statements less. The head is asked for behind that, by a transaction of its own.
 func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commit bool, meanwhile func() error) (h head, err error) {
 	p := c.PgConn().StartPipeline(ctx)
 	defer func() {
@@ -191,7 +193,8 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 		}
 	}()
 	binary := []int16{1}
-	if begin {
+	whole := begin && call != nil && commit
+	if begin && !whole {
 		p.SendQueryStatement(c.prepared.begin, nil, nil, nil)
 	}
 	if call != nil {
@@ -199,7 +202,11 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 		p.SendQueryStatement(c.prepared.write, call.values(), binary, binary)
 	}
 	if commit {
-		p.SendQueryStatement(c.prepared.commit, nil, nil, nil)
+		if whole {
+			p.SendPipelineSync()
+		} else {
+			p.SendQueryStatement(c.prepared.commit, nil, nil, nil)
+		}
 		p.SendQueryStatement(c.prepared.head, nil, nil, binary)
 	}
 	p.SendPipelineSync()
@@ -217,7 +224,7 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 			return h, err
 		}
 	}
-	if begin {
+	if begin && !whole {
 		if _, err := answered(p); err != nil {
 			return h, fmt.Errorf("begin: %w", err)
 		}
@@ -230,12 +237,8 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 	if !commit {
 		return h, nil
 	}
-	done, err := answered(p)
-	if err != nil {
-		return h, fmt.Errorf("commit: %w", err)
-	}
-	if tag := done.CommandTag.String(); tag != "COMMIT" { // a transaction that had failed is rolled back instead
-		return h, broken("commit was answered by %s", tag)
+	if err := committed(p, whole); err != nil {
+		return h, err
 	}
 	read, err := answered(p)
 	if err == nil {
@@ -245,6 +248,28 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 		return h, fmt.Errorf("read head back: %w", err)
 	}
 	return h, nil
+}
+
+// committed reads what became of the transaction: of one that its sync commits, or of one that a COMMIT ends.
+func committed(p *pgconn.Pipeline, bySync bool) error {
+	if !bySync {
+		done, err := answered(p)
+		if err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+		if tag := done.CommandTag.String(); tag != "COMMIT" { // a transaction that had failed is rolled back instead
+			return broken("commit was answered by %s", tag)
+		}
+		return nil
+	}
+	next, err := p.GetResults()
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if _, ok := next.(*pgconn.PipelineSync); !ok {
+		return broken("commit was answered by %T", next)
+	}
+	return nil
 }
 
 func answered(p *pgconn.Pipeline) (*pgconn.Result, error) {

@@ -21,6 +21,7 @@ import (
 
 const (
 	maxBatch = 500  // commands that share one transaction
+	maxAlone = 64   // commands of a batch that its builder writes itself, where nothing waits meanwhile
 	maxQueue = 2000 // commands that wait; one more is told to come back
 )
 
@@ -45,8 +46,9 @@ type outcome struct {
 	err    error
 }
 
-// The sequencer is the only writer of the log. One goroutine owns the state in memory and builds batches; another writes them, in
-// their order, so that one batch is built while the one before it commits.
+// The sequencer is the only writer of the log. One goroutine owns the state in memory and builds batches; it writes those itself that are
+// small and behind which nothing waits, and another writes the rest, in their order, so that one batch is built while the one before it
+// commits. Whoever has the connection writes, and has what the writer has.
 //
 // Order of a batch: decide and apply in memory; move the head where the term is still ours, write entries, nodes, guards and side
 // effects, COMMIT, read the head back, sign it, answer. Memory is ahead of the database by the batch that commits and the one that is
@@ -66,7 +68,7 @@ type sequencer struct {
 	grown   chan struct{} // one token: the tree grew since somebody looked
 	term    int64
 	conn    lockedConn
-	call    arguments // of the batch that is written, for the writer's goroutine alone
+	call    arguments // of the batch that is written, for whoever has the connection alone
 	blanks  blanks
 	signing *signing
 	policy  atomic.Pointer[[32]byte] // hash of the quorum policy as the log names it; nil: none
@@ -76,12 +78,12 @@ type sequencer struct {
 	digest  digested // the last; for the sequencer's goroutine alone, as the next is
 	forgot  int64    // seq of the digest at which old seeds were last looked for
 	keyless int      // epochs whose keys were destroyed
-	said    digested // the last that is committed, for the writer's goroutine alone: what checkpoints say
+	said    digested // the last that is committed, for whoever has the connection alone: what checkpoints say
 
 	past  time.Time // of the last command, or of the newest entry at the start; for the sequencer's goroutine alone
 	atMax string    // while a log is read back: the newest time in it
 
-	free   chan struct{} // the right to use conn: the writer puts it back when a batch is committed
+	free   chan struct{} // the right to use conn: it is put back when a batch is committed
 	failed chan struct{} // closed when the writer gave up
 
 	metrics *metrics // nil where a log is only read back
@@ -169,6 +171,14 @@ func (s *sequencer) buildAll(ctx context.Context, built chan<- *batch) error {
 			return nil // ctx ended or the writer failed
 		}
 		b.close()
+		if len(b.commands) <= maxAlone && len(s.queue) == 0 {
+			if err := s.write(ctx, b); err != nil {
+				return err
+			}
+			s.free <- struct{}{}
+			runtime.Gosched() // whom it answered may have more to ask
+			continue
+		}
 		built <- b        // has room: the writer took the one before, or the right to conn would not be ours
 		runtime.Gosched() // the writer first: it would wait until another processor looks here for work
 	}

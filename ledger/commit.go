@@ -10,8 +10,13 @@ import (
 	"city-sync.org/citysync/ledger/tlog"
 )
 
-// write makes a batch lasting: entries, nodes, guards and head, COMMIT, the head read back and signed, the answers. It runs beside the
-// sequencer's goroutine and must not look at the state, which may be a batch ahead. An error is final for the process.
+// write makes a batch lasting: entries, nodes, guards and head, COMMIT, the head read back, its checkpoint released, the answers. It may
+// run beside the sequencer's goroutine and must not look at the state, which may be a batch ahead. An error is final for the process.
+//
+// Where nothing outside this process can tell that something was signed, the checkpoint is signed while the database works. Released it is
+// only when the head has come back with the same size and root: a COMMIT that fails, or of which nothing is heard, takes it along, since it
+// stands nowhere but on this stack. A signer that remembers, or that others share, signs what the database has, and nothing else: it would
+// hold the log to a batch that was never written.
 func (s *sequencer) write(ctx context.Context, b *batch) error {
 	took := prometheus.NewTimer(s.metrics.commit)
 	nodes, root, err := s.log.grow(b.entries)
@@ -23,7 +28,15 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
-	all.meanwhile = s.blanks.fill
+	var cp *Checkpoint // of what commits; until it has, nobody but this function has it
+	all.meanwhile = func() (err error) {
+		if len(b.entries) > 0 && s.ahead {
+			if cp, err = s.signed(size+int64(len(b.entries)), root, b.digest); err != nil {
+				return err
+			}
+		}
+		return s.blanks.fill()
+	}
 	head, err := s.conn.write(ctx, all, b.tx.begun)
 	if err != nil {
 		return err
@@ -39,9 +52,12 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 		}
 		s.totals.Store(&b.totals)
 		s.said = b.digest
-		if err := s.publish(head); err != nil {
-			return err
+		if cp == nil {
+			if cp, err = s.signed(head.size, head.root, s.said); err != nil {
+				return err
+			}
 		}
+		s.release(cp)
 	}
 	s.metrics.batch.Observe(float64(len(b.commands)))
 	took.ObserveDuration()
@@ -52,20 +68,33 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// publish signs a head as the database gave it back after the COMMIT, never one that only memory has.
+// publish signs a head that the database has, and gives it to readers.
 func (s *sequencer) publish(h head) error {
-	crash.Point("ledger/checkpoint/before-sign")
-	cp, err := s.sign(h.size, h.root, s.said.extensions())
+	cp, err := s.signed(h.size, h.root, s.said)
 	if err != nil {
-		return fmt.Errorf("sign checkpoint %d: %w", h.size, err)
+		return err
 	}
+	s.release(cp)
+	return nil
+}
+
+func (s *sequencer) signed(size int64, root tlog.Hash, said digested) (*Checkpoint, error) {
+	crash.Point("ledger/checkpoint/before-sign")
+	cp, err := s.sign(size, root, said.extensions())
+	if err != nil {
+		return nil, fmt.Errorf("sign checkpoint %d: %w", size, err)
+	}
+	return cp, nil
+}
+
+// release gives a checkpoint to readers: one of a head that the database gave back after the COMMIT, never of one that only memory has.
+func (s *sequencer) release(cp *Checkpoint) {
 	s.latest.Store(cp)
 	crash.Point("ledger/checkpoint/after-sign")
 	select {
 	case s.grown <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // A head is the log's last row of itself: which term wrote how many entries under which root.

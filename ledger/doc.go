@@ -14,7 +14,8 @@
 //	     one commits the next is built in memory; nobody is answered before the commit, and memory never runs ahead of the
 //	     database and lives: a commit that is not known to have happened ends the process, with all that was built on it.
 //	L4   One writer: a process with an older term writes nothing.
-//	L5   A checkpoint is signed only for a root read back after its commit, and each is consistent with the one before.
+//	L5   A checkpoint is given out only for a root read back after its commit, and each is consistent with the one before. A
+//	     signer that remembers, or is not in this process, signs nothing else either.
 //	L6   A mint has two sources: a signed verification in the repository of the issuer, or of an organization that its
 //	     accreditation names, and room under the cap.
 //	L7   Per book and epoch minted + outstanding ≤ cap; per issuer minted + outstanding ≤ allocation.

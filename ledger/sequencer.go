@@ -51,7 +51,7 @@ type outcome struct {
 // commits. Whoever has the connection writes, and has what the writer has.
 //
 // Order of a batch: decide and apply in memory; move the head where the term is still ours, write entries, nodes, guards and side
-// effects, COMMIT, read the head back, sign it, answer. Memory is ahead of the database by the batch that commits and the one that is
+// effects, COMMIT, read the head back, release its checkpoint, answer. Memory is ahead of the database by the batch that commits and the one that is
 // built, and nobody is answered from there: when a COMMIT is not known to have happened, run returns an error and the process reloads
 // from the log.
 type sequencer struct {
@@ -71,6 +71,7 @@ type sequencer struct {
 	call    arguments // of the batch that is written, for whoever has the connection alone
 	blanks  blanks
 	signing *signing
+	ahead   bool                     // a checkpoint may be signed while its batch commits
 	policy  atomic.Pointer[[32]byte] // hash of the quorum policy as the log names it; nil: none
 	keys    atomic.Pointer[witnessKeys]
 	bound   map[syntax.DID]*entry.Bind // roles as the log has them; for the sequencer's goroutine alone

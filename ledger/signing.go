@@ -118,6 +118,12 @@ func (s *signing) next() string {
 	return keys[1]
 }
 
+// forgets tells whether a signature that is thrown away leaves nothing behind: it was made in this process, by what remembers nothing.
+func forgets(s signer.Signer) bool {
+	local, ok := s.(*signer.Local)
+	return ok && !local.Remembers()
+}
+
 func (s *signing) sign(c tlog.Checkpoint, nodes tlog.Nodes) (*Checkpoint, error) {
 	ctx := context.Background() // a signer bounds its own work; an alarm more would be set for each batch
 	old, err := s.signer.Last(ctx)

@@ -52,6 +52,7 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 		store: st, metrics: m, conn: conn, term: term, clock: deps.Clock, log: &treeLog{}, state: rules.NewState(loc),
 		bound: map[syntax.DID]*entry.Bind{}, queue: make(chan *command, maxQueue), ended: make(chan struct{}), grown: make(chan struct{}, 1),
 		free: make(chan struct{}, 1), failed: make(chan struct{}), blanks: make(blanks, maxBatch),
+		ahead:   forgets(deps.Signer),
 		signing: &signing{origin: cfg.DID.String(), signer: deps.Signer, clock: deps.Clock},
 	}
 	s.sign = func(size int64, root tlog.Hash, more []string) (*Checkpoint, error) {

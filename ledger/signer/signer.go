@@ -112,6 +112,9 @@ func Open(file, origin string, skeys ...string) (*Local, error) {
 // Keys implements Signer.
 func (l *Local) Keys() []string { return slices.Clone(l.vkeys) }
 
+// Remembers tells whether it holds the log to what it once signed, whether or not anybody has seen that.
+func (l *Local) Remembers() bool { return l.file != "" }
+
 // Last implements Signer.
 func (l *Local) Last(context.Context) (int64, error) {
 	l.mu.Lock()

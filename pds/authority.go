@@ -37,6 +37,17 @@ type authority struct {
 	role   *controller // of an actor who is not the account itself
 
 	Privileged bool // of an app password: see needsPrivilege
+
+	// confirm asks whether the session is open still. It is there while that is only taken for granted, which a write alone may do.
+	confirm func() (*authority, error)
+}
+
+// sure answers with an authority that was asked for.
+func (a *authority) sure() (*authority, error) {
+	if a.confirm == nil {
+		return a, nil
+	}
+	return a.confirm()
 }
 
 // caller answers for whom the request speaks: an open session or an app's grant.
@@ -160,8 +171,11 @@ func (s *Server) byService(c *xrpc.Call, account string) (*authority, error) {
 }
 
 // writer is callerFor for methods that change a repository: the one named must be the one the
-// request speaks for, and its account active.
+// request speaks for, and its account active. It may answer before it is sure: see seen.
 func (s *Server) writer(c *xrpc.Call, repo string) (*authority, error) {
+	if a := s.seen(c, repo); a != nil {
+		return a, nil
+	}
 	a, err := s.callerFor(c, repo)
 	if err != nil {
 		return nil, err
@@ -169,7 +183,32 @@ func (s *Server) writer(c *xrpc.Call, repo string) (*authority, error) {
 	if repo != a.Account.DID.String() && !strings.EqualFold(repo, a.Account.Handle) {
 		return nil, errNotForAccount(repo)
 	}
-	return a, a.Account.mustBeActive()
+	if err := a.Account.mustBeActive(); err != nil {
+		return nil, err
+	}
+	if a.Kind == bySession {
+		s.sessions.put(a.Session, *a.Account)
+	}
+	return a, nil
+}
+
+// seen answers with the authority of a session that wrote before, without asking whether it is open still: the transaction that stores the
+// write asks, or whoever goes the long way. Such a caller may hear what is wrong with a write, and changes nothing.
+func (s *Server) seen(c *xrpc.Call, repo string) *authority {
+	tok, err := s.bearer(c, typAccess)
+	if err != nil {
+		return nil
+	}
+	acc, ok := s.sessions.get(tok.Session)
+	if !ok || acc.DID != tok.DID || repo != acc.DID.String() {
+		return nil
+	}
+	a := &authority{Account: &acc, Actor: acc.DID, Kind: bySession, Session: tok.Session, Method: c.NSID}
+	a.confirm = func() (*authority, error) {
+		s.sessions.drop(tok.Session)
+		return s.writer(c, repo)
+	}
+	return a
 }
 
 func errNotForAccount(repo string) error {

@@ -14,7 +14,7 @@ import (
 // errBroken marks an invariant of ours that does not hold. The transaction rolls back.
 var errBroken = errors.New("broken invariant")
 
-// notifyChannel is shared by all schemas of a database; the payload is the schema.
+// notifyChannel is shared by all schemas of a database; the payload is the schema and, after a space, the number of the last event.
 const notifyChannel = "pds_event"
 
 func eventTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

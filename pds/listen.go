@@ -3,9 +3,13 @@ package pds
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"city-sync.org/citysync/internal/firehose"
 )
 
 // waker tells the stream, or who announces it, that the table of events may have grown. A wake that nobody
@@ -68,11 +72,52 @@ func (s *Server) listenOnce(ctx context.Context, listening func()) error {
 		if err != nil {
 			return fmt.Errorf("wait for events: %w", err)
 		}
-		if payload == schema || payload == "" {
+		if payload == "" {
 			s.wake.wake()
+			continue
 		}
-		if payload == schema {
+		if last, ok := strings.CutPrefix(payload, schema+" "); ok {
+			if seq, err := strconv.ParseInt(last, 10, 64); err != nil || seq > s.stream.Newest() {
+				s.wake.wake()
+			}
 			s.written.wake()
+		}
+	}
+}
+
+// spread hands the frames of a transaction that is over to the stream, which need not read them back, and has other processes told.
+func (s *Server) spread(frames []firehose.Frame) {
+	if !s.stream.Offer(frames) {
+		s.wake.wake()
+	}
+	s.written.wake()
+	s.notices.wake()
+}
+
+// noticePause is the least time between two notices. Each costs as much as a small write, and one is enough for all that was written before it.
+const noticePause = 5 * time.Millisecond
+
+// notify tells the other processes of the same database what spread gave to the stream of this one. A process that ends before it told leaves
+// them to the next notice, or to the look at the table that each of them takes after a silence.
+func (s *Server) notify(ctx context.Context) error {
+	const tell = `select pg_notify($1, current_schema() || ' ' || seq) from event_head`
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.notices.c:
+		}
+		err := patiently(ctx, func() error {
+			_, err := s.pool.Exec(ctx, tell, notifyChannel)
+			return err
+		})
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("other processes not told of events", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(noticePause):
 		}
 	}
 }

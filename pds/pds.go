@@ -52,7 +52,8 @@ type Server struct {
 	tids        *tids
 	cache       *blockCache
 	queue       *repoQueue
-	standings   *standings
+	standings   *remembered[syntax.DID, standing]
+	sessions    *remembered[string, account] // those that wrote, by their id
 	together    *together
 	files       blobFiles
 	exports     chan struct{} // one slot for each export that reads the database
@@ -60,6 +61,7 @@ type Server struct {
 	resets      chan string // addresses for which somebody wants a new password
 	wake        *waker
 	written     *waker
+	notices     *waker // of what was written here and other processes have not heard of
 	hostname    string
 	stream      *firehose.Server
 	streams     *slots // of the stream, by address
@@ -124,7 +126,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		tids:      newTIDs(deps.Clock),
 		cache:     newBlockCache(cacheBytes),
 		queue:     newRepoQueue(),
-		standings: newStandings(),
+		standings: newRemembered[syntax.DID, standing](),
+		sessions:  newRemembered[string, account](),
 		files:     files,
 		exports:   make(chan struct{}, maxExports),
 		limits:    newLimits(cfg, deps.Clock),
@@ -134,6 +137,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		streams:   newSlots(math.MaxInt, streamsAddress*cfg.LimitFactor),
 		proxy:     carrier,
 		written:   newWaker(),
+		notices:   newWaker(),
 		hostname:  hostname(u),
 		metrics:   m,
 	}
@@ -159,6 +163,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.listen(ctx) })
 	g.Go(func() error { return s.stream.Run(ctx) })
+	g.Go(func() error { return s.notify(ctx) })
 	g.Go(func() error { return s.resync(ctx) })
 	g.Go(func() error { return s.housekeep(ctx) })
 	g.Go(func() error { return s.sendResets(ctx) })

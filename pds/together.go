@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -23,53 +24,20 @@ import (
 // with it the wait for the disk under the lock of event_head, which is what bounds a server that many write to.
 //
 // What is taken for granted is checked in that transaction, under the locks of its repositories: another head, an account that is not active,
-// has another key or somebody who acts for it, a record that exists. One that does not hold ends the transaction, and each of its writes goes the long way.
+// has another key or somebody who acts for it, a session that is over, a record that exists. One that does not hold ends the transaction, and each of its writes goes the long way.
 
 // standing is what this process knows of a repository.
 type standing struct {
-	head repo.Head
-	key  []byte // the account's, sealed
-}
-
-// standings remember the repositories written to last. Forgetting one costs a round trip.
-type standings struct {
-	mu    sync.Mutex // guards known
-	known map[syntax.DID]standing
-}
-
-const maxStandings = 20_000
-
-func newStandings() *standings { return &standings{known: map[syntax.DID]standing{}} }
-
-func (s *standings) get(did syntax.DID) (standing, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st, ok := s.known[did]
-	return st, ok
-}
-
-func (s *standings) put(did syntax.DID, st standing) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.known[did]; !ok && len(s.known) >= maxStandings {
-		for other := range s.known { // any
-			delete(s.known, other)
-			break
-		}
-	}
-	s.known[did] = st
-}
-
-func (s *standings) drop(did syntax.DID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.known, did)
+	head   repo.Head
+	key    []byte              // the account's, sealed
+	signer atcrypto.PrivateKey // the same, open: to open it costs as much as to sign with it
 }
 
 // made is a commit that waits to be stored.
 type made struct {
 	did     syntax.DID
 	before  standing
+	session string // that is to be open, if it was not asked for
 	changes []change
 	commit  *repo.Commit
 	done    chan error // has room for the one result
@@ -95,16 +63,15 @@ func (s *Server) writeKnown(ctx context.Context, a *authority, changes []change,
 		}
 		writes[i] = repo.Write{Action: repo.Create, Collection: ch.Collection, RKey: ch.RKey, Record: ch.Record.CBOR}
 	}
-	key, err := s.signingKey(&account{DID: did, SigningKey: known.key})
-	if err != nil {
-		return nil, err
-	}
 	rev, err := s.tids.nextRev(known.head.Rev)
 	if err != nil {
 		return nil, err
 	}
 	m := &made{did: did, before: known, changes: changes, done: make(chan error, 1)}
-	if m.commit, err = repo.Apply(ctx, blocks{q: s.pool, did: did, cache: s.cache}, did, &known.head, writes, key, rev); err != nil {
+	if a.confirm != nil {
+		m.session = a.Session
+	}
+	if m.commit, err = repo.Apply(ctx, blocks{q: s.pool, did: did, cache: s.cache}, did, &known.head, writes, known.signer, rev); err != nil {
 		return nil, nil
 	}
 	s.together.add(m)
@@ -116,7 +83,7 @@ func (s *Server) writeKnown(ctx context.Context, a *authority, changes []change,
 		}
 		return nil, wrapUnlessShown(err, "commit %s of %s", rev, did)
 	}
-	s.standings.put(did, standing{head: m.commit.Head, key: known.key})
+	s.standings.put(did, standing{head: m.commit.Head, key: known.key, signer: known.signer})
 	return m.commit, nil
 }
 
@@ -136,25 +103,49 @@ type together struct {
 	busy    int // lanes that run
 }
 
+// add takes a commit. Where a lane is free the caller is the first to run it: that saves a write that comes alone two changes of goroutine.
 func (t *together) add(m *made) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.waiting = append(t.waiting, m)
-	if t.busy < lanes {
+	free := t.busy < lanes
+	if free {
 		t.busy++
+	}
+	t.mu.Unlock()
+	if free && t.serve() && t.more() {
 		go t.run() // ends when nothing waits; each who added something waits for it
 	}
 }
 
 func (t *together) run() {
-	for group := t.next(); group != nil; group = t.next() {
-		ctx, cancel := context.WithTimeout(context.Background(), groupLimit)
-		err := t.store(ctx, group)
-		cancel()
-		for _, m := range group {
-			m.done <- err
-		}
+	for t.serve() {
 	}
+}
+
+// serve stores one group. With nothing left the lane is over.
+func (t *together) serve() bool {
+	group := t.next()
+	if group == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), groupLimit)
+	err := t.store(ctx, group)
+	cancel()
+	for _, m := range group {
+		m.done <- err
+	}
+	return true
+}
+
+// more says whether something waits. With nothing left the lane is over.
+func (t *together) more() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.waiting) == 0 {
+		t.busy--
+		return false
+	}
+	return true
 }
 
 // next takes what waits, up to the limits of a group. With nothing left the lane is over.
@@ -178,58 +169,68 @@ func (t *together) next() []*made {
 // storeTogether stores the commits of different repositories in one call of the database, which is one transaction. errStale means that it
 // refused them.
 func (s *Server) storeTogether(ctx context.Context, group []*made) error {
-	const store = `select store_commits($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`
+	const store = `select store_commits($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`
 	// Every transaction locks repositories in this order.
 	slices.SortFunc(group, func(a, b *made) int { return strings.Compare(string(a.did), string(b.did)) })
 	now := s.clock.Now()
 	var head struct {
-		dids, revs                  []string
+		dids, revs, sessions        []string
 		commits, datas, known, keys [][]byte
 		before, after               [][]byte
 	}
 	var rec struct {
-		dids, collections, rkeys, revs []string
-		cids                           [][]byte
+		of                 []int32 // which of the commits
+		collections, rkeys []string
+		cids               [][]byte
 	}
 	var gone, fresh struct {
-		dids, revs   []string
+		of           []int32
 		cids, bodies [][]byte
 	}
-	for _, m := range group {
-		did, c := m.did.String(), m.commit
+	for i, m := range group {
+		did, c, of := m.did.String(), m.commit, int32(i+1) //nolint:gosec // at most groupCommits
 		rev := c.Head.Rev
 		before, after, err := firehose.Split(commitEvent(c, now))
 		if err != nil {
 			return fmt.Errorf("event of commit %s of %s: %w", rev, did, err)
 		}
 		head.dids, head.revs, head.keys = append(head.dids, did), append(head.revs, rev), append(head.keys, m.before.key)
+		head.sessions = append(head.sessions, m.session)
 		head.commits, head.datas = append(head.commits, c.Head.Commit.Bytes()), append(head.datas, c.Head.Data.Bytes())
 		head.known = append(head.known, m.before.head.Commit.Bytes())
 		head.before, head.after = append(head.before, before), append(head.after, after)
 		for _, ch := range m.changes {
-			rec.dids, rec.revs = append(rec.dids, did), append(rec.revs, rev)
+			rec.of, rec.cids = append(rec.of, of), append(rec.cids, ch.Record.CID.Bytes())
 			rec.collections, rec.rkeys = append(rec.collections, ch.Collection), append(rec.rkeys, ch.RKey)
-			rec.cids = append(rec.cids, ch.Record.CID.Bytes())
 		}
 		for _, id := range c.Unreachable { // the former commit among them
-			gone.dids, gone.cids = append(gone.dids, did), append(gone.cids, id.Bytes())
+			gone.of, gone.cids = append(gone.of, of), append(gone.cids, id.Bytes())
 		}
 		for _, b := range c.New {
-			fresh.dids, fresh.revs = append(fresh.dids, did), append(fresh.revs, rev)
-			fresh.cids, fresh.bodies = append(fresh.cids, b.CID.Bytes()), append(fresh.bodies, b.Data)
+			fresh.of, fresh.cids, fresh.bodies = append(fresh.of, of), append(fresh.cids, b.CID.Bytes()), append(fresh.bodies, b.Data)
 		}
 	}
 	crash.Point("pds/together/before-commit")
-	_, err := s.pool.Exec(ctx, store,
-		head.dids, head.commits, head.datas, head.revs, head.known, head.keys,
-		rec.dids, rec.collections, rec.rkeys, rec.cids, rec.revs,
-		gone.dids, gone.cids,
-		fresh.dids, fresh.cids, fresh.revs, fresh.bodies,
-		head.before, head.after, now)
+	var last int64
+	err := s.pool.QueryRow(ctx, store,
+		head.dids, head.commits, head.datas, head.revs, head.known, head.keys, head.sessions,
+		rec.of, rec.collections, rec.rkeys, rec.cids,
+		gone.of, gone.cids,
+		fresh.of, fresh.cids, fresh.bodies,
+		head.before, head.after, now).Scan(&last)
 	var refusal *pgconn.PgError
 	if errors.As(err, &refusal) && !strings.HasPrefix(refusal.Code, "57") { // 57…: the server goes down, and says nothing of the write
 		return errStale
 	}
 	crash.Point("pds/together/after-commit")
-	return err
+	if err != nil {
+		return err
+	}
+	frames := make([]firehose.Frame, len(group))
+	for i := range frames {
+		seq := last - int64(len(group)-1-i)
+		frames[i] = firehose.Frame{Seq: seq, Bytes: firehose.Join(head.before[i], seq, head.after[i])}
+	}
+	s.spread(frames)
+	return nil
 }

@@ -81,6 +81,35 @@ func TestWriteOfAKnownRepositoryIsOneCommitLikeAnyOther(t *testing.T) {
 	assert.Equal(t, b.count(`select seq from event_head`), b.count(`select count(*) from event`))
 }
 
+// A session that wrote before is taken to be open, and the transaction asks: whoever ends one elsewhere ends it at once.
+func TestWriteOnASessionThatIsOverIsRefusedThoughItWroteBefore(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ sql, want string }{
+		"ended":          {`delete from session where did = $1`, "ExpiredToken"},
+		"run out":        {`update session set expires = 'epoch' where did = $1`, "ExpiredToken"},
+		"taken down":     {`update account set status = 'takendown' where did = $1`, "AccountTakedown"},
+		"deactivated":    {`update account set status = 'deactivated' where did = $1`, "RepoDeactivated"},
+		"of a neighbour": {`update session set did = (select did from account where did <> $1) where did = $1`, "ExpiredToken"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.account("other")
+			u := b.account("user")
+			u.ok(u.create(note, "a", m{}))
+			u.ok(u.create(note, "b", m{}))
+			_, ok := b.server.Load().standings.get(u.DID)
+			require.True(t, ok)
+			_, err := b.pool.Exec(t.Context(), tc.sql, u.DID)
+			require.NoError(t, err)
+			for _, rkey := range []string{"c", "d"} {
+				assert.Equal(t, tc.want, u.create(note, rkey, m{}).name())
+			}
+			assert.Equal(t, 2, b.count(`select count(*) from record`))
+		})
+	}
+}
+
 // Two servers write the same repositories in turn, so that what one knows is what the other has changed.
 func TestServersThatKnowTheSameRepositoriesLoseNoWrite(t *testing.T) {
 	t.Parallel()
@@ -151,7 +180,9 @@ func TestCommitsThatWaitTogetherAreStoredTogether(t *testing.T) {
 	}
 	var first []*made
 	for range lanes {
-		first = append(first, add(1))
+		m := &made{did: syntax.DID("did:plc:x"), commit: &repo.Commit{CAR: make([]byte, 1)}, done: make(chan error, 1)}
+		first = append(first, m)
+		go tg.add(m) // stores it
 		assert.Equal(t, 1, <-entered, "nobody waits while a lane is free")
 	}
 	var rest []*made

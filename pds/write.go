@@ -121,6 +121,9 @@ func (s *Server) write(ctx context.Context, a *authority, changes []change, swap
 		return nil, err
 	}
 	if commit == nil {
+		if a, err = a.sure(); err != nil {
+			return nil, err
+		}
 		if commit, err = s.writeAsked(ctx, a, changes, swapCommit); err != nil || commit == nil {
 			return nil, err
 		}
@@ -136,7 +139,7 @@ func (s *Server) write(ctx context.Context, a *authority, changes []change, swap
 func (s *Server) writeAsked(ctx context.Context, a *authority, changes []change, swapCommit *cid.Cid) (commit *repo.Commit, err error) {
 	acc := a.Account
 	s.standings.drop(acc.DID) // known again once this ends well
-	var key []byte
+	var known standing
 	delegated := false
 	err = inPipeTx(ctx, s.pool, func(tx *pipeTx) error {
 		now, err := lockRepo(ctx, tx, a, changes)
@@ -153,16 +156,15 @@ func (s *Server) writeAsked(ctx context.Context, a *authority, changes []change,
 		if err := s.files.haveAll(acc.DID, blobsWanted(changes)); err != nil {
 			return err
 		}
-		key, delegated = now.key, now.delegated
-		signer, err := s.signingKey(&account{DID: acc.DID, SigningKey: key})
-		if err != nil {
+		known.key, delegated = now.key, now.delegated
+		if known.signer, err = s.signingKey(&account{DID: acc.DID, SigningKey: known.key}); err != nil {
 			return err
 		}
 		rev, err := s.tids.nextRev(now.head.Rev)
 		if err != nil {
 			return fmt.Errorf("rev after %s of %s: %w", now.head.Rev, acc.DID, err)
 		}
-		commit, err = repo.Apply(ctx, blocks{q: tx, did: acc.DID, cache: s.cache}, acc.DID, &now.head, writes, signer, rev)
+		commit, err = repo.Apply(ctx, blocks{q: tx, did: acc.DID, cache: s.cache}, acc.DID, &now.head, writes, known.signer, rev)
 		if err != nil {
 			return applyError(acc.DID, err)
 		}
@@ -172,7 +174,8 @@ func (s *Server) writeAsked(ctx context.Context, a *authority, changes []change,
 		return nil, err
 	}
 	if !delegated { // who writes for others is asked for, and noted, the long way
-		s.standings.put(acc.DID, standing{head: commit.Head, key: key})
+		known.head = commit.Head
+		s.standings.put(acc.DID, known)
 	}
 	return commit, nil
 }

@@ -14,7 +14,7 @@ func Encode(ev Event) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return append(dagcbor.AppendInt(before, n), after...), nil
+		return Join(before, n, after), nil
 	}
 	b, _, err := encode(ev)
 	return b, err
@@ -32,6 +32,12 @@ func Split(ev Event) (before, after []byte, err error) {
 		return nil, nil, fmt.Errorf("encode frame: %T has no sequence", ev)
 	}
 	return b[:at:at], b[at+1:], nil // one byte between them: the number 0
+}
+
+// Join makes the frame of what [Split] gave, with its sequence.
+func Join(before []byte, seq int64, after []byte) []byte {
+	b := append(make([]byte, 0, len(before)+9+len(after)), before...)
+	return append(dagcbor.AppendInt(b, seq), after...)
 }
 
 // encode writes an event with the sequence 0, and says where that stands; nowhere is 0.

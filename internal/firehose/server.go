@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -79,6 +80,7 @@ type Server struct {
 	window []Frame    // the newest frames, rising
 	bytes  int
 	newest int64         // highest sequence known, in the window or before it
+	known  bool          // newest is
 	wake   chan struct{} // closed when newest rises or the server stops
 	stop   bool
 	subs   int
@@ -104,7 +106,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("firehose bounds: %w", err)
 	}
 	s.mu.Lock()
-	s.newest = newest
+	s.newest, s.known = newest, true
 	s.mu.Unlock()
 	close(s.ready)
 	for {
@@ -152,9 +154,36 @@ func rising(after int64, page []Frame) error {
 	return nil
 }
 
+// Offer hands over frames that the store holds, by who has just put them there: the next ones need not be read back. Others are ignored,
+// and come from the store with the next notice: the answer is false then.
+func (s *Server) Offer(frames []Frame) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.known || len(frames) == 0 || frames[0].Seq != s.newest+1 {
+		return false
+	}
+	s.take(frames)
+	return true
+}
+
+// Newest is the highest sequence that subscribers can have.
+func (s *Server) Newest() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest
+}
+
 func (s *Server) push(page []Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for len(page) > 0 && page[0].Seq <= s.newest { // was offered meanwhile
+		page = page[1:]
+	}
+	s.take(page)
+}
+
+// take moves the next frames into the window. The caller has the lock.
+func (s *Server) take(page []Frame) {
 	for _, f := range page {
 		if f.Erases {
 			s.window, s.bytes = nil, 0 // who is still reading them asks the store from here on
@@ -168,9 +197,8 @@ func (s *Server) push(page []Frame) {
 		s.bytes -= len(s.window[drop].Bytes)
 		drop++
 	}
-	if drop > 0 {
-		s.window = append([]Frame(nil), s.window[drop:]...)
-	}
+	clear(s.window[:drop]) // the array is left with the next growth, the frames are now
+	s.window = s.window[drop:]
 	close(s.wake)
 	s.wake = make(chan struct{})
 }
@@ -204,7 +232,7 @@ func (s *Server) next(after int64) (frames []Frame, newest int64, covered bool, 
 		}
 	}
 	end := min(len(s.window), lo+s.cfg.PageSize)
-	return s.window[lo:end:end], s.newest, true, s.wake, s.stop
+	return slices.Clone(s.window[lo:end]), s.newest, true, s.wake, s.stop
 }
 
 // ServeHTTP implements the subscription: `cursor` gives events with a greater

@@ -513,3 +513,43 @@ func TestAddressesOfHosts(t *testing.T) {
 		require.Error(t, err, bad)
 	}
 }
+
+func TestOfferedFramesAreNotReadBack(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	s := firehose.NewServer(m, m.notify, firehose.ServerConfig{})
+	frame := func(seq int64) []firehose.Frame {
+		b, err := firehose.Encode(&firehose.Identity{Seq: seq, DID: repotest.DID("a"), Time: when})
+		require.NoError(t, err)
+		return []firehose.Frame{{Seq: seq, Bytes: b}}
+	}
+	assert.False(t, s.Offer(frame(1)), "nothing is known yet of what the store holds")
+	m.add(t, 3)
+	<-m.notify
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	hs := httptest.NewServer(s)
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+		hs.Close()
+	})
+	c := dial(t, hs.URL, "3")
+	m.add(t, 1)
+	requireSeqs(t, c, 4, 4)
+	m.mu.Lock()
+	read := m.pages
+	m.mu.Unlock()
+	assert.True(t, s.Offer(frame(5)))
+	assert.False(t, s.Offer(frame(5)), "it was taken already")
+	assert.False(t, s.Offer(frame(7)), "one is missing before it")
+	assert.False(t, s.Offer(nil))
+	requireSeqs(t, c, 5, 5)
+	assert.EqualValues(t, 5, s.Newest())
+	m.mu.Lock()
+	assert.Equal(t, read, m.pages)
+	m.mu.Unlock()
+	m.add(t, 3) // 5 to 7: the store has the offered one, too
+	requireSeqs(t, c, 6, 7)
+}

@@ -30,8 +30,10 @@ type record struct {
 }
 
 func checkPath(collection, rkey string) error {
-	if _, err := syntax.ParseNSID(collection); err != nil {
-		return invalid("collection %q is not an NSID", collection)
+	if !lexicons.Known(collection) {
+		if _, err := syntax.ParseNSID(collection); err != nil {
+			return invalid("collection %q is not an NSID", collection)
+		}
 	}
 	if _, err := syntax.ParseRecordKey(rkey); err != nil {
 		return invalid("%q is not a record key", rkey)

@@ -3,19 +3,14 @@ package pds
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
-	"github.com/jackc/pgx/v5/pgconn"
 
-	"city-sync.org/citysync/internal/crash"
-	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/repo"
 )
 
@@ -164,73 +159,4 @@ func (t *together) next() []*made {
 	group := slices.Clone(t.waiting[:n])
 	t.waiting = slices.Delete(t.waiting, 0, n)
 	return group
-}
-
-// storeTogether stores the commits of different repositories in one call of the database, which is one transaction. errStale means that it
-// refused them.
-func (s *Server) storeTogether(ctx context.Context, group []*made) error {
-	const store = `select store_commits($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`
-	// Every transaction locks repositories in this order.
-	slices.SortFunc(group, func(a, b *made) int { return strings.Compare(string(a.did), string(b.did)) })
-	now := s.clock.Now()
-	var head struct {
-		dids, revs, sessions        []string
-		commits, datas, known, keys [][]byte
-		before, after               [][]byte
-	}
-	var rec struct {
-		of                 []int32 // which of the commits
-		collections, rkeys []string
-		cids               [][]byte
-	}
-	var gone, fresh struct {
-		of           []int32
-		cids, bodies [][]byte
-	}
-	for i, m := range group {
-		did, c, of := m.did.String(), m.commit, int32(i+1) //nolint:gosec // at most groupCommits
-		rev := c.Head.Rev
-		before, after, err := firehose.Split(commitEvent(c, now))
-		if err != nil {
-			return fmt.Errorf("event of commit %s of %s: %w", rev, did, err)
-		}
-		head.dids, head.revs, head.keys = append(head.dids, did), append(head.revs, rev), append(head.keys, m.before.key)
-		head.sessions = append(head.sessions, m.session)
-		head.commits, head.datas = append(head.commits, c.Head.Commit.Bytes()), append(head.datas, c.Head.Data.Bytes())
-		head.known = append(head.known, m.before.head.Commit.Bytes())
-		head.before, head.after = append(head.before, before), append(head.after, after)
-		for _, ch := range m.changes {
-			rec.of, rec.cids = append(rec.of, of), append(rec.cids, ch.Record.CID.Bytes())
-			rec.collections, rec.rkeys = append(rec.collections, ch.Collection), append(rec.rkeys, ch.RKey)
-		}
-		for _, id := range c.Unreachable { // the former commit among them
-			gone.of, gone.cids = append(gone.of, of), append(gone.cids, id.Bytes())
-		}
-		for _, b := range c.New {
-			fresh.of, fresh.cids, fresh.bodies = append(fresh.of, of), append(fresh.cids, b.CID.Bytes()), append(fresh.bodies, b.Data)
-		}
-	}
-	crash.Point("pds/together/before-commit")
-	var last int64
-	err := s.pool.QueryRow(ctx, store,
-		head.dids, head.commits, head.datas, head.revs, head.known, head.keys, head.sessions,
-		rec.of, rec.collections, rec.rkeys, rec.cids,
-		gone.of, gone.cids,
-		fresh.of, fresh.cids, fresh.bodies,
-		head.before, head.after, now).Scan(&last)
-	var refusal *pgconn.PgError
-	if errors.As(err, &refusal) && !strings.HasPrefix(refusal.Code, "57") { // 57…: the server goes down, and says nothing of the write
-		return errStale
-	}
-	crash.Point("pds/together/after-commit")
-	if err != nil {
-		return err
-	}
-	frames := make([]firehose.Frame, len(group))
-	for i := range frames {
-		seq := last - int64(len(group)-1-i)
-		frames[i] = firehose.Frame{Seq: seq, Bytes: firehose.Join(head.before[i], seq, head.after[i])}
-	}
-	s.spread(frames)
-	return nil
 }

@@ -24,11 +24,13 @@ func (u *user) owner() *authority {
 }
 
 // known makes a change of one new record, and checks that the server knows the repository.
-func (u *user) known(rkey string) []change {
+func (u *user) known(rkey string) []change { return u.knownValue(rkey, `{"n":1}`) }
+
+func (u *user) knownValue(rkey, value string) []change {
 	u.t.Helper()
 	_, ok := u.server.Load().standings.get(u.DID)
 	require.True(u.t, ok, "the repository is known after a write")
-	rec, err := newRecord(note, rkey, []byte(`{"n":1}`), nil)
+	rec, err := newRecord(note, rkey, []byte(value), nil)
 	require.NoError(u.t, err)
 	return []change{{Intent: toCreate, Collection: note, RKey: rkey, Record: rec}}
 }
@@ -72,7 +74,7 @@ func TestWriteOfAKnownRepositoryIsOneCommitLikeAnyOther(t *testing.T) {
 	u := b.account("user")
 	u.ok(u.create(note, "a", m{"n": 1}))
 	for i := range 40 { // the tree grows and splits
-		commit, err := b.server.Load().writeKnown(t.Context(), u.owner(), u.known(fmt.Sprint("k", i*37%40)), nil)
+		commit, err := b.server.Load().writeKnown(t.Context(), u.owner(), u.knownValue(fmt.Sprint("k", i*37%40), fmt.Sprintf(`{"n":%d}`, i+2)), nil)
 		require.NoError(t, err)
 		require.NotNil(t, commit)
 		b.server.Load().cacheNodes(commit)
@@ -152,6 +154,20 @@ func TestServersThatKnowTheSameRepositoriesLoseNoWrite(t *testing.T) {
 		u.assertWhole()
 		assert.Equal(t, 30, b.count(`select count(*) from record where did = $1`, u.DID))
 	}
+}
+
+// Two records of one value share a block, which the short way would have to store twice.
+func TestRecordOfAValueThatIsThereGoesTheLongWay(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	u := b.account("user")
+	u.ok(u.create(note, "a", m{"n": 1}))
+	u.ok(u.create(note, "c", m{"n": 2}))
+	commit, err := b.server.Load().writeKnown(t.Context(), u.owner(), u.knownValue("b", `{"n":1}`), nil)
+	require.NoError(t, err)
+	assert.Nil(t, commit)
+	u.ok(u.create(note, "b", m{"n": 1}))
+	u.assertWhole()
 }
 
 func TestCreateOverARecordIsRefusedThoughTheRepositoryIsKnown(t *testing.T) {

@@ -204,10 +204,11 @@ func commitCAR(ctx context.Context, src Blocks, c *Commit, nodes []Block, record
 		fresh.Put(b)
 	}
 	rec := &recorder{base: overlay{top: fresh, base: src}, seen: map[cid.Cid][]byte{}}
-	if err := cover(ctx, rec, c.Head.Data, c.Ops); err != nil {
+	t := openTree(rec, c.Head.Data)
+	if err := t.coverAll(ctx, c.Ops); err != nil {
 		return nil, err
 	}
-	former, err := invert(ctx, rec, c.Head.Data, c.Ops, false)
+	former, err := t.invert(ctx, c.Ops) // on the nodes that were read just now
 	if err != nil {
 		return nil, fmt.Errorf("%w: undo: %w", errBroken, err)
 	}
@@ -215,8 +216,14 @@ func commitCAR(ctx context.Context, src Blocks, c *Commit, nodes []Block, record
 		return nil, fmt.Errorf("%w: undoing the operations gives %s, not %s", errBroken, former, want)
 	}
 	maps.Copy(rec.seen, fresh)
-	var buf bytes.Buffer
-	err = WriteCAR(&buf, c.Head.Commit, func(yield func(Block) bool) {
+	size := 0
+	for _, blocks := range []MapBlocks{rec.seen, records} {
+		for _, b := range blocks {
+			size += len(b) + cidLen + 3
+		}
+	}
+	buf := bytes.NewBuffer(make([]byte, 0, size+1<<10)) // the header and the commit take less than the rest
+	err = WriteCAR(buf, c.Head.Commit, func(yield func(Block) bool) {
 		if !yield(c.New[0]) {
 			return
 		}
@@ -254,11 +261,10 @@ func yieldSorted(m MapBlocks, yield func(Block) bool) bool {
 	return true
 }
 
-// cover reads, for each operation, the way to its key and to both neighbours:
+// coverAll reads, for each operation, the way to its key and to both neighbours:
 // what the network's verifiers expect to find.
-func cover(ctx context.Context, src Blocks, data cid.Cid, ops []Op) error {
-	t := openTree(src, data)
-	if _, err := t.loadRoot(ctx); err != nil { // the root belongs to every commit, also to an empty one
+func (t *tree) coverAll(ctx context.Context, ops []Op) error {
+	if err := t.keep(ctx, &t.root, -1); err != nil { // the root belongs to every commit, also to an empty one
 		return err
 	}
 	for _, op := range ops {
@@ -269,39 +275,43 @@ func cover(ctx context.Context, src Blocks, data cid.Cid, ops []Op) error {
 	return nil
 }
 
+// keep loads a child that is only read, and remembers its node.
+func (t *tree) keep(ctx context.Context, k *kid, level int) (err error) {
+	k.node, err = t.load(ctx, *k, level)
+	return err
+}
+
 func (t *tree) cover(ctx context.Context, key string) error {
-	n, err := t.loadRoot(ctx)
-	if err != nil {
-		return err
-	}
+	n := t.root.node
 	for {
 		i, ok := n.find(key)
 		if ok {
 			// The neighbours are the last key before and the first key after.
-			if err := t.spine(ctx, n.kids[i], n.level-1, true); err != nil {
+			if err := t.spine(ctx, &n.kids[i], n.level-1, true); err != nil {
 				return err
 			}
-			return t.spine(ctx, n.kids[i+1], n.level-1, false)
+			return t.spine(ctx, &n.kids[i+1], n.level-1, false)
 		}
 		if n.kids[i].absent() {
 			return nil // both neighbours lie on the way here
 		}
-		if n, err = t.load(ctx, n.kids[i], n.level-1); err != nil {
+		if err := t.keep(ctx, &n.kids[i], n.level-1); err != nil {
 			return err
 		}
+		n = n.kids[i].node
 	}
 }
 
 // spine reads down the right (last) or left edge of a subtree.
-func (t *tree) spine(ctx context.Context, k kid, level int, last bool) error {
+func (t *tree) spine(ctx context.Context, k *kid, level int, last bool) error {
 	for !k.absent() {
-		n, err := t.load(ctx, k, level)
-		if err != nil {
+		if err := t.keep(ctx, k, level); err != nil {
 			return err
 		}
-		k, level = n.kids[0], level-1
+		kids := k.node.kids
+		k, level = &kids[0], level-1
 		if last {
-			k = n.kids[len(n.kids)-1]
+			k = &kids[len(kids)-1]
 		}
 	}
 	return nil
@@ -309,9 +319,7 @@ func (t *tree) spine(ctx context.Context, k kid, level int, last bool) error {
 
 // invert undoes operations and returns the root they started from. Deletes are
 // undone first, then the rest by path, as the network's verifiers do.
-func invert(ctx context.Context, src Blocks, data cid.Cid, ops []Op, partial bool) (cid.Cid, error) {
-	t := openTree(src, data)
-	t.partial = partial
+func (t *tree) invert(ctx context.Context, ops []Op) (cid.Cid, error) {
 	order := slices.SortedFunc(slices.Values(ops), func(a, b Op) int {
 		if d := boolOrder(a.Action != Delete) - boolOrder(b.Action != Delete); d != 0 {
 			return d

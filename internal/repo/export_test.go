@@ -15,8 +15,14 @@ var (
 	KeyLevel     = keyLevel
 	CommonPrefix = commonPrefix
 	EmptyRoot    = emptyRoot
-	Invert       = invert
 )
+
+// Invert undoes operations on the tree below data.
+func Invert(ctx context.Context, src Blocks, data cid.Cid, ops []Op, partial bool) (cid.Cid, error) {
+	t := openTree(src, data)
+	t.partial = partial
+	return t.invert(ctx, ops)
+}
 
 // DecodeNode gives back the node's bytes as encoded again.
 func DecodeNode(b []byte) ([]byte, error) {
@@ -69,10 +75,11 @@ func Edit(src MapBlocks, root cid.Cid, adds, dels []string, val cid.Cid) (after 
 		fresh.Put(b)
 	}
 	rec := &recorder{base: overlay{top: fresh, base: src}, seen: map[cid.Cid][]byte{}}
-	if err := cover(ctx, rec, after, ops); err != nil {
+	undone := openTree(rec, after)
+	if err := undone.coverAll(ctx, ops); err != nil {
 		return cid.Undef, nil, nil, err
 	}
-	if _, err := invert(ctx, rec, after, ops, false); err != nil {
+	if _, err := undone.invert(ctx, ops); err != nil {
 		return cid.Undef, nil, nil, err
 	}
 	for k, v := range fresh {

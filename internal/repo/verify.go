@@ -82,7 +82,9 @@ func VerifyCommit(ctx context.Context, ev *firehose.Commit, key atcrypto.PublicK
 	if _, err := checkTree(file.Blocks, commit.data, sliceTree); err != nil {
 		return nil, err
 	}
-	got, err := invert(ctx, file.Blocks, commit.data, ops, true)
+	t := openTree(file.Blocks, commit.data)
+	t.partial = true
+	got, err := t.invert(ctx, ops)
 	if err != nil {
 		return nil, reject(BadChain, err)
 	}

@@ -43,7 +43,8 @@ end $$;
 drop function store_commits;
 
 -- Stores commits of new records on repositories as they are known: of each its head, its key, that its account is active, that nobody else
--- acts for it, and that the session is open on which it was taken, where that was not asked for before. What does not hold ends the transaction.
+-- acts for it, and that the session is open on which it was taken, where that was not asked for before. What does not hold ends the transaction;
+-- so does a block that is there, which is that of a record written a second time.
 -- Repositories come in the order of their DIDs, in which everybody locks them. The answer is the number of the last event; whoever calls tells.
 create function store_commits(
 	_dids text[], _commits bytea[], _datas bytea[], _revs text[], _known bytea[], _keys bytea[], _sessions text[],
@@ -76,7 +77,6 @@ begin
 			and not exists (select from record where did = _dids[_gone_of[i]] and cid = _gone_cids[i]);
 	end loop;
 	insert into block (did, cid, rev, bytes)
-	select _dids[u.i], u.cid, _revs[u.i], u.bytes from unnest(_block_of, _block_cids, _bytes) as u (i, cid, bytes)
-	on conflict (did, cid) do nothing;
+	select _dids[u.i], u.cid, _revs[u.i], u.bytes from unnest(_block_of, _block_cids, _bytes) as u (i, cid, bytes);
 	return number_events(_dids, array_fill('commit'::text, array[cardinality(_dids)]), _before, _after, _at);
 end $$;

@@ -100,7 +100,9 @@ const noticePause = 5 * time.Millisecond
 // notify tells the other processes of the same database what spread gave to the stream of this one. A process that ends before it told leaves
 // them to the next notice, or to the look at the table that each of them takes after a silence.
 func (s *Server) notify(ctx context.Context) error {
-	const tell = `select pg_notify($1, current_schema() || ' ' || seq) from event_head`
+	// There is nothing in a notice that would have to be on disk before it is sent.
+	const tell = `
+		select set_config('synchronous_commit', 'off', true), pg_notify($1, current_schema() || ' ' || seq) from event_head`
 	for {
 		select {
 		case <-ctx.Done():

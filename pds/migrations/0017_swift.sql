@@ -72,10 +72,11 @@ begin
 	end loop;
 	insert into record (did, collection, rkey, cid, rev)
 	select _dids[u.i], u.collection, u.rkey, u.cid, _revs[u.i] from unnest(_record_of, _collections, _rkeys, _record_cids) as u (i, collection, rkey, cid);
-	for i in 1 .. cardinality(_gone_of) loop
-		delete from block where did = _dids[_gone_of[i]] and cid = _gone_cids[i]
-			and not exists (select from record where did = _dids[_gone_of[i]] and cid = _gone_cids[i]);
-	end loop;
+	-- One statement, since to begin one costs as much as three of its deletions. Rows are named by ctid, so that each is looked up by its key.
+	delete from block where ctid = any (array(
+		select b.ctid from unnest(_gone_of, _gone_cids) as u (i, cid), lateral (
+			select ctid from block where did = _dids[u.i] and cid = u.cid
+				and not exists (select from record where did = _dids[u.i] and cid = u.cid) offset 0) b));
 	insert into block (did, cid, rev, bytes)
 	select _dids[u.i], u.cid, _revs[u.i], u.bytes from unnest(_block_of, _block_cids, _bytes) as u (i, cid, bytes);
 	return number_events(_dids, array_fill('commit'::text, array[cardinality(_dids)]), _before, _after, _at);

@@ -35,6 +35,7 @@ type server struct {
 type user struct {
 	did    syntax.DID
 	client *xrpc.Client
+	line   *line // for writes of one record
 }
 
 func (b *bench) startPDS(ctx context.Context) (_ *server, err error) {
@@ -99,7 +100,7 @@ func (b *bench) signUp(ctx context.Context, url, handle string) (*user, error) {
 		return nil, err
 	}
 	c.Auth = func(context.Context, string) (string, error) { return "Bearer " + out.Access, nil }
-	return &user{did: out.DID, client: c}, nil
+	return &user{did: out.DID, client: c, line: &line{base: url, auth: "Bearer " + out.Access}}, nil
 }
 
 // write creates one record, a task of ordinary length, and gives the commit's CID.
@@ -109,7 +110,7 @@ func (u *user) write(ctx context.Context) (commit string, err error) {
 			CID string `json:"cid"`
 		} `json:"commit"`
 	}
-	err = u.client.Procedure(ctx, "com.atproto.repo.createRecord", map[string]any{
+	err = u.line.call(ctx, "com.atproto.repo.createRecord", map[string]any{
 		"repo": u.did, "collection": lexicons.WorkTask, "record": task(),
 	}, &out)
 	return out.Commit.CID, err

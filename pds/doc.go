@@ -22,6 +22,9 @@
 //   - P8: who acts for an account that is not theirs is asked for in the transaction of
 //     the write, and stands beside it in act_log, never in the repository or an answer
 //     to the public.
+//   - P9: what a server remembers of repositories and sessions between two writes saves
+//     it the questions, not the answers: the transaction of a write refuses another
+//     head or key, an account that is not active and a session that is over.
 //
 // Locks are taken in the order repo, account, controller, blob_use, blob, event_head;
 // repositories in the order of their DIDs.

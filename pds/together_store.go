@@ -75,7 +75,7 @@ func storeArguments(args *wire.Arguments, group []*made, events []event, now tim
 	}
 	records, fresh, gone := make([]of[change], 0, changes), make([]of[repo.Block], 0, blocks), make([]of[cid.Cid], 0, unreachable)
 	for i, m := range group {
-		commit := int32(i + 1) //nolint:gosec // at most groupCommits
+		commit := int32(i + 1) // at most groupCommits
 		for _, ch := range m.changes {
 			records = append(records, of[change]{commit, ch})
 		}
@@ -140,5 +140,5 @@ func (s *Server) callStore(ctx context.Context, args *wire.Arguments) (last int6
 	if err != nil {
 		return 0, err
 	}
-	return int64(binary.BigEndian.Uint64(answer.Rows[0][0])), nil //nolint:gosec // a bigint
+	return int64(binary.BigEndian.Uint64(answer.Rows[0][0])), nil
 }

@@ -11,5 +11,6 @@
 //   - F3. The server sends each event once per connection, in rising sequence, and
 //     holds at most one bounded window of frames for all subscribers together.
 //   - F4. Only one reader follows the store's tail, however many subscribers
-//     there are; it moves when it is told to, not by polling.
+//     there are; it moves when it is told to, not by polling. Who has stored the
+//     next events may hand them over instead.
 package firehose

@@ -62,6 +62,7 @@ func (l *line) call(ctx context.Context, nsid string, in, out any) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = resp.Body.Close() }()
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err

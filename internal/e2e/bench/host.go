@@ -101,7 +101,7 @@ func (b *bench) child(ctx context.Context, cmd *exec.Cmd, in []byte) (*host, err
 		err = waiting.Err()
 	}
 	if err == nil {
-		err = b.populate(ctx, h)
+		err = b.populate(ctx, h, "writer")
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", filepath.Base(cmd.Path), err), h.stop())
@@ -110,9 +110,9 @@ func (b *bench) child(ctx context.Context, cmd *exec.Cmd, in []byte) (*host, err
 }
 
 // populate makes the accounts that write.
-func (b *bench) populate(ctx context.Context, h *host) error {
+func (b *bench) populate(ctx context.Context, h *host, name string) error {
 	for i := range writers {
-		u, err := b.signUp(ctx, h.url, fmt.Sprintf("writer%d.test", i))
+		u, err := b.signUp(ctx, h.url, fmt.Sprintf("%s%d.test", name, i))
 		if err != nil {
 			return err
 		}

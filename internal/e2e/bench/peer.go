@@ -33,7 +33,12 @@ func (b *bench) reference(ctx context.Context, s *server) (err error) {
 	}
 	defer func() { err = errors.Join(err, ref.stop()) }()
 	b.note = fmt.Sprintf(referenceNote, node)
-	hosts := []*host{s.host, ref}
+	// Repositories that are as new as those of the reference: the longer one is, the more of its tree each write changes.
+	ours := &host{url: s.url, pid: s.pid}
+	if err := b.populate(ctx, ours, "beside"); err != nil {
+		return err
+	}
+	hosts := []*host{ours, ref}
 	both := func(name, unit string, measure func(h *host) (float64, error)) error {
 		for range rounds {
 			var figures [2]float64
@@ -47,8 +52,10 @@ func (b *bench) reference(ctx context.Context, s *server) (err error) {
 		}
 		return nil
 	}
-	if err := ref.warm(ctx); err != nil {
-		return err
+	for _, h := range hosts {
+		if err := h.warm(ctx); err != nil {
+			return err
+		}
 	}
 	for _, clients := range []int{1, writers} {
 		name := fmt.Sprintf("createRecord, %d client(s)", clients)
@@ -70,7 +77,7 @@ func (b *bench) reference(ctx context.Context, s *server) (err error) {
 		return err
 	}
 	for range rounds {
-		ours, _, err := b.frames(ctx, s.host)
+		own, _, err := b.frames(ctx, ours)
 		if err != nil {
 			return err
 		}
@@ -79,13 +86,13 @@ func (b *bench) reference(ctx context.Context, s *server) (err error) {
 			return err
 		}
 		for _, q := range quantiles {
-			b.add("write to frame beside the reference, "+q.name, "ms", quantile(ours, q.q), "the reference, ms", quantile(theirs, q.q))
+			b.add("write to frame beside the reference, "+q.name, "ms", quantile(own, q.q), "the reference, ms", quantile(theirs, q.q))
 		}
 	}
 	if err := b.carExports(ctx, hosts, both); err != nil {
 		return err
 	}
-	return b.memory(s.host, ref)
+	return b.memory(ours, ref)
 }
 
 // apply creates as many records as one commit takes.

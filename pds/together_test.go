@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
+	"city-sync.org/citysync/internal/firehose"
 	"city-sync.org/citysync/internal/repo"
 )
 
@@ -98,14 +99,14 @@ func TestWriteOnASessionThatIsOverIsRefusedThoughItWroteBefore(t *testing.T) {
 			b := newBed(t)
 			b.account("other")
 			u := b.account("user")
-			u.ok(u.create(note, "a", m{}))
-			u.ok(u.create(note, "b", m{}))
+			u.ok(u.create(note, "a", m{"n": 1}))
+			u.ok(u.create(note, "b", m{"n": 2}))
 			_, ok := b.server.Load().standings.get(u.DID)
 			require.True(t, ok)
 			_, err := b.pool.Exec(t.Context(), tc.sql, u.DID)
 			require.NoError(t, err)
-			for _, rkey := range []string{"c", "d"} {
-				assert.Equal(t, tc.want, u.create(note, rkey, m{}).name())
+			for i, rkey := range []string{"c", "d"} {
+				assert.Equal(t, tc.want, u.create(note, rkey, m{"n": 3 + i}).name())
 			}
 			assert.Equal(t, 2, b.count(`select count(*) from record`))
 		})
@@ -168,6 +169,31 @@ func TestRecordOfAValueThatIsThereGoesTheLongWay(t *testing.T) {
 	assert.Nil(t, commit)
 	u.ok(u.create(note, "b", m{"n": 1}))
 	u.assertWhole()
+}
+
+func TestServersTellEachOtherOfWhatTheyStoredTheShortWay(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.run()
+	u := b.account("user")
+	u.ok(u.create(note, "a", m{"n": 0}))
+	var writes [][]change
+	for i := range 3 {
+		writes = append(writes, u.knownValue(fmt.Sprint("b", i), fmt.Sprintf(`{"n":%d}`, i+1)))
+	}
+	first, owner := b.server.Load(), u.owner()
+	b.restart()
+	b.run()
+	f := b.follow(0) // the second's stream
+	for _, changes := range writes {
+		commit, err := first.writeKnown(t.Context(), owner, changes, nil)
+		require.NoError(t, err)
+		require.NotNil(t, commit)
+		for told := false; !told; {
+			ev, ok := f.next().(*firehose.Commit)
+			told = ok && ev.Commit == commit.Head.Commit
+		}
+	}
 }
 
 func TestCreateOverARecordIsRefusedThoughTheRepositoryIsKnown(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -131,6 +132,24 @@ func TestWritesCostThreeTwoAndOnePoints(t *testing.T) {
 	assert.Equal(t, "720", over.Header.Get("Retry-After"))
 	other := b.account("other")
 	assert.Equal(t, "7", left(other.create(note, "a", m{"text": "1"})), "each account has its own")
+}
+
+// Without it an account could fill the disk with a few thousand records.
+func TestBytesOfRecordsAreLimited(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, func(c *Config) { limited(c, "writeBytes=3000/1h") })
+	u := b.account("user")
+	long := m{"text": strings.Repeat("x", 2000)}
+	u.ok(u.create(note, "a", long))
+	over := u.create(note, "b", long)
+	assert.Equal(t, "RateLimitExceeded", over.name())
+	assert.Contains(t, string(over.Raw), "limit writeBytes: 3000 in 1h0m0s are allowed")
+	assert.Equal(t, "RateLimitExceeded", u.put(note, "a", m{"text": strings.Repeat("y", 2000)}, nil).name())
+	assert.Equal(t, "RateLimitExceeded", u.apply(m{"$type": "com.atproto.repo.applyWrites#create", "collection": note, "rkey": "c", "value": long}).name())
+	u.ok(u.remove(note, "a", nil))
+	u.ok(u.create(note, "d", m{"text": "short"}))
+	b.clock.Advance(time.Hour)
+	u.ok(u.create(note, "b", long))
 }
 
 // A city's import of 35,000 records would take three days under the network's usual limit.

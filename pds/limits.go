@@ -40,6 +40,7 @@ const (
 	limitUploadBlob   limitName = "uploadBlob"   //
 	limitCreateReport limitName = "createReport" //
 	limitWrites       limitName = "writes"       // points; see writeCost
+	limitWriteBytes   limitName = "writeBytes"   // of records created and put: repositories have no quota of their own
 	limitSecondFactor limitName = "secondFactor" // codes tried for one owner, who may be an operator
 )
 
@@ -58,11 +59,12 @@ var defaultLimits = map[limitName][]Rate{
 	limitUploadBlob:           {{1000, 24 * time.Hour}},
 	limitCreateReport:         {{30, 5 * time.Minute}, {300, 24 * time.Hour}},
 	limitWrites:               {{5000, time.Hour}, {35_000, 24 * time.Hour}},
+	limitWriteBytes:           {{64 << 20, time.Hour}, {256 << 20, 24 * time.Hour}},
 	limitSecondFactor:         {{10, 15 * time.Minute}, {50, 24 * time.Hour}}, // three codes of a million are good at once
 }
 
 // byAccount are the limits that an account may have other rates of.
-var byAccount = []limitName{limitMail, limitUpdateHandle, limitUploadBlob, limitCreateReport, limitWrites}
+var byAccount = []limitName{limitMail, limitUpdateHandle, limitUploadBlob, limitCreateReport, limitWrites, limitWriteBytes}
 
 // writeCost is what one operation on a record costs of limitWrites.
 func writeCost(changes []change) (points int) {
@@ -77,6 +79,23 @@ func writeCost(changes []change) (points int) {
 		}
 	}
 	return points
+}
+
+// limitWrite takes what a write costs of both its limits.
+func (s *Server) limitWrite(c *xrpc.Call, did syntax.DID, changes []change) error {
+	if err := s.limitAccount(c, limitWrites, did, writeCost(changes)); err != nil {
+		return err
+	}
+	bytes := 0
+	for _, ch := range changes {
+		if ch.Record != nil {
+			bytes += len(ch.Record.CBOR)
+		}
+	}
+	if bytes == 0 {
+		return nil
+	}
+	return s.limitAccount(c, limitWriteBytes, did, bytes)
 }
 
 // Limits replaces the rates of the limits it names.
@@ -182,7 +201,7 @@ func (l *limits) take(h http.Header, name limitName, key string, rates []Rate, c
 		t.say(h, l.clock.Now())
 	}
 	if !ok {
-		return xrpc.Errorf(http.StatusTooManyRequests, "RateLimitExceeded", "too many requests: %d in %s are allowed", t.rate.Points, t.rate.Window).
+		return xrpc.Errorf(http.StatusTooManyRequests, "RateLimitExceeded", "limit %s: %d in %s are allowed", name, t.rate.Points, t.rate.Window).
 			With(map[string]any{"limit": string(name)}).After(t.wait)
 	}
 	return nil
@@ -190,9 +209,9 @@ func (l *limits) take(h http.Header, name limitName, key string, rates []Rate, c
 
 // say writes the header of the limit that is nearest to its end of all that the request took.
 func (t taken) say(h http.Header, now time.Time) {
-	left, err := strconv.Atoi(h.Get("RateLimit-Remaining"))
-	of, err2 := strconv.Atoi(h.Get("RateLimit-Limit"))
-	if err == nil && err2 == nil && left*t.rate.Points < t.left*of {
+	left, err := strconv.ParseFloat(h.Get("RateLimit-Remaining"), 64)
+	of, err2 := strconv.ParseFloat(h.Get("RateLimit-Limit"), 64)
+	if err == nil && err2 == nil && left*float64(t.rate.Points) < float64(t.left)*of {
 		return
 	}
 	h.Set("RateLimit-Limit", strconv.Itoa(t.rate.Points))

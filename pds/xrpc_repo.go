@@ -140,7 +140,7 @@ func (s *Server) writeRecord(c *xrpc.Call, in recordInput, what intent) (any, er
 	if err != nil {
 		return nil, err
 	}
-	if err := s.limitAccount(c, limitWrites, a.Account.DID, writeCost([]change{ch})); err != nil {
+	if err := s.limitWrite(c, a.Account.DID, []change{ch}); err != nil {
 		return nil, err
 	}
 	head, err := s.write(c.Context(), a, []change{ch}, swap)
@@ -176,7 +176,7 @@ func (s *Server) deleteRecord(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.limitAccount(c, limitWrites, a.Account.DID, writeCost([]change{ch})); err != nil {
+	if err := s.limitWrite(c, a.Account.DID, []change{ch}); err != nil {
 		return nil, err
 	}
 	head, err := s.write(c.Context(), a, []change{ch}, swap)
@@ -234,7 +234,7 @@ func (s *Server) applyWrites(c *xrpc.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.limitAccount(c, limitWrites, a.Account.DID, writeCost(changes)); err != nil {
+	if err := s.limitWrite(c, a.Account.DID, changes); err != nil {
 		return nil, err
 	}
 	head, err := s.write(c.Context(), a, changes, swap)

@@ -11,7 +11,7 @@ import (
 type arguments struct {
 	room []byte
 	ends []int
-	sent room
+	sent []byte // the messages that bring them
 }
 
 func (a *arguments) reset() { a.room, a.ends = a.room[:0], a.ends[:0] }
@@ -26,12 +26,6 @@ func (a *arguments) values() [][]byte {
 		out[i], from = a.room[from:to:to], to
 	}
 	return out
-}
-
-// message is room for the message that brings the values, and for the short ones beside it.
-func (a *arguments) message() *room {
-	a.sent.atLeast(len(a.room) + 4*len(a.ends) + 1<<10)
-	return &a.sent
 }
 
 func (a *arguments) int8(n int64) {

@@ -302,7 +302,7 @@ func TestProcessFromBeforeARestoreWritesNothing(t *testing.T) { // L4
 		require.NoError(t, err)
 		statements, err := prepare(c.ctx, conn.Conn())
 		require.NoError(t, err)
-		_, err = lockedConn{conn.Conn(), statements}.write(c.ctx, w, false)
+		_, err = lockedConn{conn.Conn(), statements}.write(c.ctx, w, false, false)
 		conn.Release()
 		require.ErrorIs(t, err, ErrSecondWriter)
 	}

@@ -188,15 +188,11 @@ func (t *batchTx) own(ctx context.Context) error {
 	if t.owns {
 		return nil
 	}
-	select {
-	case <-t.seq.free:
-		t.owns = true
-		return nil
-	case <-t.seq.failed:
-		return errStopped
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := t.seq.until(ctx, 0); err != nil {
+		return err
 	}
+	t.owns = true
+	return nil
 }
 
 func (t *batchTx) begin(ctx context.Context) error {

@@ -10,45 +10,68 @@ import (
 	"city-sync.org/citysync/ledger/tlog"
 )
 
-// write makes a batch lasting: entries, nodes, guards and head, COMMIT, the head read back, its checkpoint released, the answers. It may
-// run beside the sequencer's goroutine and must not look at the state, which may be a batch ahead. An error is final for the process.
+// A flight is a batch on its way: what it adds to the log, as it was or will be sent.
+type flight struct {
+	*batch
+	took  *prometheus.Timer
+	call  *written
+	size  int64       // of the log before it
+	nodes []tlog.Hash // that it adds
+	root  tlog.Hash   // with it
+	sent  bool
+	done  chan struct{} // closed when it is lasting and answered
+	err   error         // it could not be sent
+}
+
+// ready works out what a batch writes. before is the batch before it, which may not be lasting yet; nil: there is none on its way.
+func (s *sequencer) ready(b *batch, before *flight) (f *flight, err error) {
+	f = &flight{batch: b, took: prometheus.NewTimer(s.metrics.commit), done: make(chan struct{})}
+	if f.nodes, f.root, f.size, err = s.log.grow(b.entries, before); err != nil {
+		return nil, err
+	}
+	f.call, err = writeBatch(b, s.term, f.size, f.nodes, f.root, &s.call)
+	return f, err
+}
+
+// write makes a batch lasting while no other is on its way. An error is final for the process.
+func (s *sequencer) write(ctx context.Context, b *batch) error {
+	f, err := s.ready(b, nil)
+	if err != nil {
+		return err
+	}
+	return s.land(ctx, f)
+}
+
+// land makes a batch lasting: entries, nodes, guards and head, COMMIT, the head read back, its checkpoint released, the answers. It may
+// run beside the sequencer's goroutine and must not look at the state, which may be two batches ahead. An error is final for the process.
 //
 // Where nothing outside this process can tell that something was signed, the checkpoint is signed while the database works. Released it is
 // only when the head has come back with the same size and root: a COMMIT that fails, or of which nothing is heard, takes it along, since it
 // stands nowhere but on this stack. A signer that remembers, or that others share, signs what the database has, and nothing else: it would
 // hold the log to a batch that was never written.
-func (s *sequencer) write(ctx context.Context, b *batch) error {
-	took := prometheus.NewTimer(s.metrics.commit)
-	nodes, root, err := s.log.grow(b.entries)
-	if err != nil {
-		return err
-	}
-	size := s.log.size()
-	all, err := writeBatch(b, s.term, size, nodes, root, &s.call)
-	if err != nil {
-		return err
-	}
+func (s *sequencer) land(ctx context.Context, f *flight) error {
+	b := f.batch
 	var cp *Checkpoint // of what commits; until it has, nobody but this function has it
-	all.meanwhile = func() (err error) {
+	f.call.meanwhile = func() (err error) {
 		if len(b.entries) > 0 && s.ahead {
-			if cp, err = s.signed(size+int64(len(b.entries)), root, b.digest); err != nil {
+			if cp, err = s.signed(f.size+int64(len(b.entries)), f.root, b.digest); err != nil {
 				return err
 			}
 		}
 		return s.blanks.fill()
 	}
-	head, err := s.conn.write(ctx, all, b.tx.begun)
+	head, err := s.conn.write(ctx, f.call, b.tx.begun, f.sent)
 	if err != nil {
 		return err
 	}
 	crash.Point("ledger/sequencer/after-commit")
 	b.paper.reuse()
 	if len(b.entries) > 0 {
-		if err := s.log.accept(int64(len(b.entries)), nodes); err != nil {
+		if err := s.log.accept(int64(len(b.entries)), f.nodes); err != nil {
 			return err
 		}
-		if head.size != s.log.size() || head.root != root {
-			return broken("head reads back as %d %s, written was %d %s", head.size, head.root, s.log.size(), root)
+		if head.size != s.log.size() || head.root != f.root {
+			return broken("head reads back as %d %s, written was %d %s", head.size, head.root, s.log.size(), f.root)
 		}
 		s.totals.Store(&b.totals)
 		s.said = b.digest
@@ -60,11 +83,12 @@ func (s *sequencer) write(ctx context.Context, b *batch) error {
 		s.release(cp)
 	}
 	s.metrics.batch.Observe(float64(len(b.commands)))
-	took.ObserveDuration()
+	f.took.ObserveDuration()
 	for i, c := range b.commands {
 		c.done <- b.outcomes[i]
 	}
 	crash.Point("ledger/sequencer/after-answer")
+	close(f.done)
 	return nil
 }
 

@@ -11,8 +11,9 @@
 //	L2   The state is what the entries and their openings give when applied in order; balances, caps and slots in tables
 //	     are copies and second guards. A command that asks the tables sees in them what it sees in the state.
 //	L3   Entries, guards, tree nodes, size and root of a batch are written in one transaction, batches in their order. While
-//	     one commits the next is built in memory; nobody is answered before the commit, and memory never runs ahead of the
-//	     database and lives: a commit that is not known to have happened ends the process, with all that was built on it.
+//	     one commits the next is built in memory, and a full one is sent behind it: it falls with it, by the head that each
+//	     wants to find. Nobody is answered before the commit, and memory never runs ahead of the database and lives: a
+//	     commit that is not known to have happened ends the process, with all that was built or sent on it.
 //	L4   One writer: a process with an older term writes nothing.
 //	L5   A checkpoint is given out only for a root read back after its commit, and each is consistent with the one before. A
 //	     signer that remembers, or is not in this process, signs nothing else either.

@@ -23,6 +23,7 @@ const (
 	maxBatch = 500  // commands that share one transaction
 	maxAlone = 64   // commands of a batch that its builder writes itself, where nothing waits meanwhile
 	maxQueue = 2000 // commands that wait; one more is told to come back
+	maxAhead = 1    // batches that are on their way when another is sent behind them
 )
 
 var (
@@ -47,13 +48,13 @@ type outcome struct {
 }
 
 // The sequencer is the only writer of the log. One goroutine owns the state in memory and builds batches; it writes those itself that are
-// small and behind which nothing waits, and another writes the rest, in their order, so that one batch is built while the one before it
-// commits. Whoever has the connection writes, and has what the writer has.
+// small and behind which nothing waits. The rest are sent by another, and waited for by a third, in their order, so that one batch is built
+// while the one before it commits. A full batch is sent before that one's answer is in: the database takes it up at once.
 //
 // Order of a batch: decide and apply in memory; move the head where the term is still ours, write entries, nodes, guards and side
-// effects, COMMIT, read the head back, release its checkpoint, answer. Memory is ahead of the database by the batch that commits and the one that is
-// built, and nobody is answered from there: when a COMMIT is not known to have happened, run returns an error and the process reloads
-// from the log.
+// effects, COMMIT, read the head back, release its checkpoint, answer. Memory is ahead of the database by the batches that are on their way
+// and the one that is built, and nobody is answered from there: when a COMMIT is not known to have happened, run returns an error and the
+// process reloads from the log.
 type sequencer struct {
 	store   *store
 	log     *treeLog
@@ -68,7 +69,7 @@ type sequencer struct {
 	grown   chan struct{} // one token: the tree grew since somebody looked
 	term    int64
 	conn    lockedConn
-	call    arguments // of the batch that is written, for whoever has the connection alone
+	call    arguments // of the batch that is sent; for whoever sends
 	blanks  blanks
 	signing *signing
 	ahead   bool                     // a checkpoint may be signed while its batch commits
@@ -84,7 +85,8 @@ type sequencer struct {
 	past  time.Time // of the last command, or of the newest entry at the start; for the sequencer's goroutine alone
 	atMax string    // while a log is read back: the newest time in it
 
-	free   chan struct{} // the right to use conn: it is put back when a batch is committed
+	flying int           // batches handed to the writer that have not landed; for the sequencer's goroutine alone
+	landed chan struct{} // one token for each that has
 	failed chan struct{} // closed when the writer gave up
 
 	metrics *metrics // nil where a log is only read back
@@ -138,9 +140,14 @@ func (s *sequencer) await(ctx context.Context, c *command) (any, error) {
 // run works until ctx ends or a batch fails. A failed batch is final for this process.
 func (s *sequencer) run(ctx context.Context) error {
 	defer close(s.ended)
-	built := make(chan *batch, 1)
+	built, sent := make(chan *batch, 1), make(chan *flight, maxAhead)
 	var writer errgroup.Group
-	writer.Go(func() error { return s.writeAll(ctx, built) })
+	writer.Go(func() error { return s.landAll(ctx, sent) })
+	writer.Go(func() error {
+		defer close(sent)
+		s.sendAll(ctx, built, sent)
+		return nil
+	})
 	err := s.buildAll(ctx, built)
 	close(built)
 	// What the writer says comes first: it is why nothing more was built.
@@ -166,26 +173,31 @@ func (s *sequencer) buildAll(ctx context.Context, built chan<- *batch) error {
 			}
 		}
 		if err := s.fill(ctx, b); err != nil {
+			if errors.Is(err, errStopped) || ctx.Err() != nil {
+				return nil
+			}
 			return err
 		}
-		if !b.tx.owns {
-			return nil // ctx ended or the writer failed
-		}
 		b.close()
-		if len(b.commands) <= maxAlone && len(s.queue) == 0 {
+		if b.tx.owns && len(b.commands) <= maxAlone && len(s.queue) == 0 {
 			if err := s.write(ctx, b); err != nil {
 				return err
 			}
-			s.free <- struct{}{}
 			runtime.Gosched() // whom it answered may have more to ask
 			continue
 		}
-		built <- b        // has room: the writer took the one before, or the right to conn would not be ours
+		s.flying++
+		select {
+		case built <- b:
+		case <-s.failed:
+			return nil
+		}
 		runtime.Gosched() // the writer first: it would wait until another processor looks here for work
 	}
 }
 
-// fill lets b take what waits, and then what comes until the connection is b's.
+// fill lets b take what waits, and then what comes until the connection is b's. A full batch does not wait for that: it is sent behind the
+// one before it.
 func (s *sequencer) fill(ctx context.Context, b *batch) error {
 	for len(b.commands) < maxBatch {
 		select {
@@ -199,30 +211,87 @@ func (s *sequencer) fill(ctx context.Context, b *batch) error {
 		if b.tx.owns {
 			return nil
 		}
-		select {
-		case <-s.free:
+		if s.flying == 0 {
 			b.tx.owns = true
+			continue
+		}
+		select {
+		case <-s.landed:
+			s.flying--
 			runtime.Gosched() // whom the batch before answered may have more to ask
 		case c := <-s.queue:
 			if err := b.take(ctx, c); err != nil {
 				return err
 			}
 		case <-s.failed:
-			return nil
+			return errStopped
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
 		}
 	}
-	return b.tx.own(ctx)
+	return s.until(ctx, maxAhead)
 }
 
-func (s *sequencer) writeAll(ctx context.Context, built <-chan *batch) error {
+// until waits until no more than so many batches are on their way.
+func (s *sequencer) until(ctx context.Context, flying int) error {
+	for s.flying > flying {
+		select {
+		case <-s.landed:
+			s.flying--
+		case <-s.failed:
+			return errStopped
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// sendAll sends batches in their order. One that is more than a call needs the connection for itself: it is sent when its turn has come, and
+// nothing behind it before it has landed. Of two calls the second is executed when the first is over: where that one was taken back, the
+// second does not find the head where it was to be, and is taken back too.
+func (s *sequencer) sendAll(ctx context.Context, built <-chan *batch, sent chan<- *flight) {
+	var before *flight
 	for b := range built {
-		if err := s.write(ctx, b); err != nil {
+		f, err := s.ready(b, before)
+		if err != nil {
+			f = &flight{err: err}
+		} else if f.call.whole(b.tx.begun) {
+			f.sent, f.err = true, s.conn.post(ctx, f.call.call)
+		}
+		alone := f.err == nil && !f.sent
+		select {
+		case sent <- f:
+		case <-s.failed:
+			return
+		}
+		if f.err != nil {
+			return
+		}
+		if alone {
+			select {
+			case <-f.done:
+			case <-s.failed:
+				return
+			}
+		}
+		before = f
+	}
+}
+
+// landAll waits for batches in the order in which they were sent.
+func (s *sequencer) landAll(ctx context.Context, sent <-chan *flight) error {
+	for f := range sent {
+		err := f.err
+		if err == nil {
+			err = s.land(ctx, f)
+		}
+		if err != nil {
+			s.conn.hangUp() // whoever still sends
 			close(s.failed)
 			return err
 		}
-		s.free <- struct{}{}
+		s.landed <- struct{}{}
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 	s := &sequencer{
 		store: st, metrics: m, conn: conn, term: term, clock: deps.Clock, log: &treeLog{}, state: rules.NewState(loc),
 		bound: map[syntax.DID]*entry.Bind{}, queue: make(chan *command, maxQueue), ended: make(chan struct{}), grown: make(chan struct{}, 1),
-		free: make(chan struct{}, 1), failed: make(chan struct{}), blanks: make(blanks, maxBatch),
+		landed: make(chan struct{}, maxAhead+1), failed: make(chan struct{}), blanks: make(blanks, maxBatch),
 		ahead:   forgets(deps.Signer),
 		signing: &signing{origin: cfg.DID.String(), signer: deps.Signer, clock: deps.Clock},
 	}
@@ -61,7 +61,6 @@ func newSequencer(ctx context.Context, st *store, cfg Config, deps Deps, loc *ti
 	s.world = func(ctx context.Context) ([]Sighting, error) { // once the log was read, which names its keys
 		return (&outside{store: st, http: deps.HTTP, cfg: cfg, vkeys: s.signing.known()}).seen(ctx)
 	}
-	s.free <- struct{}{}
 	if err := s.load(ctx); err != nil {
 		s.close()
 		return nil, fmt.Errorf("ledger: %w", err)

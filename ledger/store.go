@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -50,6 +51,10 @@ type lockedConn struct {
 	prepared prepared
 }
 
+// writeBuffer is what the system may keep of what was sent and not read yet: a large batch as a whole. With less of it, the server and the
+// sender wake each other for each part. Where the system allows less than this, it gives what it allows.
+const writeBuffer = 2 << 20
+
 // planning is how the writer's connection plans: a plan is made once, perhaps while a table is empty, and must be right when it is long: by
 // its keys.
 const planning = `set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
@@ -88,6 +93,11 @@ func (s *store) becomeWriter(ctx context.Context, patience time.Duration) (locke
 	if err != nil {
 		return fail(err)
 	}
+	if local, ok := conn.PgConn().Conn().(*net.UnixConn); ok {
+		if err := local.SetWriteBuffer(writeBuffer); err != nil {
+			return fail(fmt.Errorf("room for the writer's batches: %w", err))
+		}
+	}
 	return lockedConn{conn, statements}, term, nil
 }
 
@@ -98,13 +108,12 @@ func (s *store) head(ctx context.Context, q querier) (head, error) {
 }
 
 // headOf reads what readHead answers in binary form.
-func headOf(r *pgconn.Result) (h head, err error) {
-	if len(r.Rows) != 1 || len(r.Rows[0]) != 3 || len(r.Rows[0][0]) != 8 || len(r.Rows[0][1]) != 8 || len(r.Rows[0][2]) > len(h.root) {
-		return h, broken("head has %d rows, or is not what it was", len(r.Rows))
+func headOf(row [][]byte) (h head, err error) {
+	if len(row) != 3 || len(row[0]) != 8 || len(row[1]) != 8 || len(row[2]) > len(h.root) {
+		return h, broken("head is not what it was")
 	}
-	f := r.Rows[0]
-	h.term, h.size = int64(binary.BigEndian.Uint64(f[0])), int64(binary.BigEndian.Uint64(f[1]))
-	copy(h.root[:], f[2])
+	h.term, h.size = int64(binary.BigEndian.Uint64(row[0])), int64(binary.BigEndian.Uint64(row[1]))
+	copy(h.root[:], row[2])
 	return h, nil
 }
 

@@ -26,13 +26,20 @@ func (t *treeLog) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return t.tree.ReadHashes(indexes)
 }
 
-// grow computes the stored hashes that the entries add and the root with them, and changes nothing.
-func (t *treeLog) grow(entries []staged) (nodes []tlog.Hash, root tlog.Hash, err error) {
+// grow computes the stored hashes that the entries add behind those of before, which may not be committed yet, and the root with them. It
+// changes nothing. size is that of the log before the entries.
+func (t *treeLog) grow(entries []staged, before *flight) (nodes []tlog.Hash, root tlog.Hash, size int64, err error) {
 	leaves := make([]tlog.Hash, len(entries))
 	for i, e := range entries {
 		leaves[i] = e.hash
 	}
-	return tlog.Append(t.size(), leaves, t)
+	if size = t.size(); before == nil || size >= before.size+int64(len(before.entries)) {
+		nodes, root, err = tlog.Append(size, leaves, t)
+		return nodes, root, size, err
+	}
+	size = before.size + int64(len(before.entries))
+	nodes, root, err = tlog.Append(size, leaves, tlog.Pending{Stored: t, First: tlog.NodeCount(before.size), Added: before.nodes})
+	return nodes, root, size, err
 }
 
 // accept makes committed hashes, as grow gave them, readable.

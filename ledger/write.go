@@ -134,7 +134,7 @@ func (p *places) add(value []byte) {
 const writeArguments = 31
 
 // prepared are the statements of every batch.
-type prepared struct{ begin, write, commit, head *pgconn.StatementDescription }
+type prepared struct{ write, commit, head *pgconn.StatementDescription }
 
 func prepare(ctx context.Context, conn *pgx.Conn) (p prepared, err error) {
 	list := make([]string, writeArguments)
@@ -145,7 +145,6 @@ func prepare(ctx context.Context, conn *pgx.Conn) (p prepared, err error) {
 		to        **pgconn.StatementDescription
 		name, sql string
 	}{
-		{&p.begin, "batch_begin", "begin"},
 		{&p.write, "batch_write", "select write_batch(" + strings.Join(list, ", ") + ")"},
 		{&p.commit, "batch_commit", "commit"},
 		{&p.head, "batch_head", readHead},
@@ -157,57 +156,67 @@ func prepare(ctx context.Context, conn *pgx.Conn) (p prepared, err error) {
 	return p, nil
 }
 
+// whole tells whether a batch is one call and nothing else: then it is sent without a BEGIN, and another may be sent behind it.
+func (w *written) whole(begun bool) bool {
+	return !begun && len(w.before.rows) == 0 && len(w.after.rows) == 0
+}
+
 // write sends a batch and commits it, and gives the head as it then stands: in one round trip, where nothing stands beside the log. Where
 // a statement fails the server does not come to the COMMIT behind it. A COMMIT that is not known to have happened is an error.
-func (c lockedConn) write(ctx context.Context, w *written, begun bool) (head, error) {
-	if len(w.before.rows) > 0 {
-		if !begun {
-			if _, err := c.Exec(ctx, "begin"); err != nil {
-				return head{}, fmt.Errorf("begin: %w", err)
+// One that was posted before is only waited for.
+func (c lockedConn) write(ctx context.Context, w *written, begun, posted bool) (head, error) {
+	if w.whole(begun) {
+		if !posted {
+			if err := c.post(ctx, w.call); err != nil {
+				return head{}, err
 			}
 		}
-		if err := w.before.send(ctx, c); err != nil {
+		if err := w.mean(); err != nil {
 			return head{}, err
 		}
-		begun = true
+		return c.answer(ctx)
+	}
+	if !begun {
+		if _, err := c.Exec(ctx, "begin"); err != nil {
+			return head{}, fmt.Errorf("begin: %w", err)
+		}
+	}
+	if err := w.before.send(ctx, c); err != nil {
+		return head{}, err
 	}
 	if len(w.after.rows) == 0 {
-		return c.send(ctx, !begun, w.call, true, w.meanwhile)
+		return c.send(ctx, w.call, true, w.mean)
 	}
-	if _, err := c.send(ctx, !begun, w.call, false, w.meanwhile); err != nil {
+	if _, err := c.send(ctx, w.call, false, w.mean); err != nil {
 		return head{}, err
 	}
 	if err := w.after.send(ctx, c); err != nil {
 		return head{}, err
 	}
-	return c.send(ctx, false, nil, true, nil)
+	return c.send(ctx, nil, true, nil)
 }
 
-// send is one exchange with the server. A call that is the whole batch is a transaction without a BEGIN, which the sync behind it commits, or
-// takes back where the call failed: two statements less. The head is asked for behind that, by a transaction of its own.
-func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commit bool, meanwhile func() error) (h head, err error) {
+func (w *written) mean() error {
+	if w.meanwhile == nil {
+		return nil
+	}
+	return w.meanwhile()
+}
+
+// send is one exchange with the server inside a transaction.
+func (c lockedConn) send(ctx context.Context, call *arguments, commit bool, meanwhile func() error) (h head, err error) {
 	p := c.PgConn().StartPipeline(ctx)
 	defer func() {
 		if e := p.Close(); err == nil && e != nil {
 			err = fmt.Errorf("write the batch: %w", e)
 		}
 	}()
-	binary := []int16{1}
-	whole := begin && call != nil && commit
-	if begin && !whole {
-		p.SendQueryStatement(c.prepared.begin, nil, nil, nil)
-	}
 	if call != nil {
-		c.PgConn().Frontend().Send(call.message())
-		p.SendQueryStatement(c.prepared.write, call.values(), binary, binary)
+		p.SendQueryStatement(c.prepared.write, call.values(), binary1, binary1)
 	}
 	if commit {
-		if whole {
-			p.SendPipelineSync()
-		} else {
-			p.SendQueryStatement(c.prepared.commit, nil, nil, nil)
-		}
-		p.SendQueryStatement(c.prepared.head, nil, nil, binary)
+		p.SendQueryStatement(c.prepared.commit, nil, nil, nil)
+		p.SendQueryStatement(c.prepared.head, nil, nil, binary1)
 	}
 	p.SendPipelineSync()
 	// The bytes first. The pipeline's own flush sets an alarm against a server that does not read because it waits for us to: that wakes
@@ -218,15 +227,10 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 	if err := p.Flush(); err != nil {
 		return h, fmt.Errorf("send the batch: %w", err)
 	}
-	crash.Point("ledger/sequencer/after-send")
+	afterSend()
 	if meanwhile != nil {
 		if err := meanwhile(); err != nil {
 			return h, err
-		}
-	}
-	if begin && !whole {
-		if _, err := answered(p); err != nil {
-			return h, fmt.Errorf("begin: %w", err)
 		}
 	}
 	if call != nil {
@@ -237,12 +241,19 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 	if !commit {
 		return h, nil
 	}
-	if err := committed(p, whole); err != nil {
-		return h, err
+	done, err := answered(p)
+	if err != nil {
+		return h, fmt.Errorf("commit: %w", err)
+	}
+	if tag := done.CommandTag.String(); tag != "COMMIT" { // a transaction that had failed is rolled back instead
+		return h, broken("commit was answered by %s", tag)
 	}
 	read, err := answered(p)
+	if err == nil && len(read.Rows) != 1 {
+		err = broken("head has %d rows", len(read.Rows))
+	}
 	if err == nil {
-		h, err = headOf(read)
+		h, err = headOf(read.Rows[0])
 	}
 	if err != nil {
 		return h, fmt.Errorf("read head back: %w", err)
@@ -250,27 +261,8 @@ func (c lockedConn) send(ctx context.Context, begin bool, call *arguments, commi
 	return h, nil
 }
 
-// committed reads what became of the transaction: of one that its sync commits, or of one that a COMMIT ends.
-func committed(p *pgconn.Pipeline, bySync bool) error {
-	if !bySync {
-		done, err := answered(p)
-		if err != nil {
-			return fmt.Errorf("commit: %w", err)
-		}
-		if tag := done.CommandTag.String(); tag != "COMMIT" { // a transaction that had failed is rolled back instead
-			return broken("commit was answered by %s", tag)
-		}
-		return nil
-	}
-	next, err := p.GetResults()
-	if err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	if _, ok := next.(*pgconn.PipelineSync); !ok {
-		return broken("commit was answered by %T", next)
-	}
-	return nil
-}
+// afterSend is where a batch is with the server, and nothing is known of it.
+func afterSend() { crash.Point("ledger/sequencer/after-send") }
 
 func answered(p *pgconn.Pipeline) (*pgconn.Result, error) {
 	next, err := p.GetResults()

@@ -36,7 +36,7 @@ func TestGuardThatIsNotThereKeepsTheWholeBatchOut(t *testing.T) { // L3, L15
 	write := func() (head, error) {
 		w, err := writeBatch(b, 0, 0, []tlog.Hash{{1}}, tlog.Hash{2}, new(arguments))
 		require.NoError(t, err)
-		h, err := conn.write(t.Context(), w, false)
+		h, err := conn.write(t.Context(), w, false, false)
 		if err != nil { // what failed is open until the connection is closed, as the process does
 			_, e := conn.Exec(t.Context(), "rollback")
 			require.NoError(t, e)
@@ -71,7 +71,7 @@ func TestGuardThatIsNotThereKeepsTheWholeBatchOut(t *testing.T) { // L3, L15
 	b.entries[0].entry.Seq, b.entries[0].entry.Amount = 1, 1000 // the sums are there and too small
 	w, err := writeBatch(b, 0, 1, []tlog.Hash{{1}}, tlog.Hash{3}, new(arguments))
 	require.NoError(t, err)
-	_, err = conn.write(t.Context(), w, false)
+	_, err = conn.write(t.Context(), w, false, false)
 	require.ErrorContains(t, err, "cap_guard")
 	require.Equal(t, int64(1), count(t, pool, "entry"))
 }

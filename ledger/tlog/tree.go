@@ -46,39 +46,49 @@ func Append(size int64, leaves []Hash, nodes Nodes) (added []Hash, root Hash, er
 			added = append(added, hash)
 		}
 	}
-	grown := tlog.HashReaderFunc(func(indexes []int64) ([]Hash, error) {
-		out := make([]Hash, len(indexes))
-		var old []int64
-		var at []int
-		for i, x := range indexes {
-			if x < first {
-				old, at = append(old, x), append(at, i)
-				continue
-			}
-			if x-first >= int64(len(added)) {
-				return nil, fmt.Errorf("hash %d is not stored yet", x)
-			}
-			out[i] = added[x-first]
-		}
-		if len(old) == 0 {
-			return out, nil
-		}
-		hashes, err := nodes.ReadHashes(old)
-		if err != nil {
-			return nil, err
-		}
-		if len(hashes) != len(old) {
-			return nil, fmt.Errorf("%d hashes for %d indexes", len(hashes), len(old))
-		}
-		for i, h := range hashes {
-			out[at[i]] = h
-		}
-		return out, nil
-	})
+	grown := Pending{Stored: nodes, First: first, Added: added}
 	if root, err = tlog.TreeHash(size+int64(len(leaves)), grown); err != nil {
 		return nil, Hash{}, fmt.Errorf("root of %d leaves: %w", size+int64(len(leaves)), err)
 	}
 	return added, root, nil
+}
+
+// Pending are stored hashes with some behind them that are not stored yet, from index First on.
+type Pending struct {
+	Stored Nodes
+	First  int64
+	Added  []Hash
+}
+
+// ReadHashes implements Nodes.
+func (p Pending) ReadHashes(indexes []int64) ([]Hash, error) {
+	out := make([]Hash, len(indexes))
+	var old []int64
+	var at []int
+	for i, x := range indexes {
+		if x < p.First {
+			old, at = append(old, x), append(at, i)
+			continue
+		}
+		if x-p.First >= int64(len(p.Added)) {
+			return nil, fmt.Errorf("hash %d is not stored yet", x)
+		}
+		out[i] = p.Added[x-p.First]
+	}
+	if len(old) == 0 {
+		return out, nil
+	}
+	hashes, err := p.Stored.ReadHashes(old)
+	if err != nil {
+		return nil, err
+	}
+	if len(hashes) != len(old) {
+		return nil, fmt.Errorf("%d hashes for %d indexes", len(hashes), len(old))
+	}
+	for i, h := range hashes {
+		out[at[i]] = h
+	}
+	return out, nil
 }
 
 // ReadLeaf gives the hash of the leaf at index.

@@ -70,17 +70,17 @@ func (g *guards) sums(a *arguments) {
 	for k, n := range g.caps {
 		books, epochs, issued = append(books, k.book), append(epochs, k.epoch), append(issued, n)
 	}
-	a.texts(books)
-	a.texts(epochs)
-	a.int8s(issued)
+	a.Texts(books)
+	a.Texts(epochs)
+	a.Int8s(issued)
 	books, epochs, issued = books[:0], epochs[:0], issued[:0]
 	for k, n := range g.issued {
 		books, epochs, issuers, issued = append(books, k.book), append(epochs, k.epoch), append(issuers, k.issuer), append(issued, n)
 	}
-	a.texts(books)
-	a.texts(epochs)
-	a.texts(issuers)
-	a.int8s(issued)
+	a.Texts(books)
+	a.Texts(epochs)
+	a.Texts(issuers)
+	a.Int8s(issued)
 	books = books[:0]
 	n := len(g.balances)
 	credits, votes, aside := make([]int64, 0, n), make([]int64, 0, n), make([]int64, 0, n)
@@ -89,19 +89,19 @@ func (g *guards) sums(a *arguments) {
 		books, accounts = append(books, k.book), append(accounts, k.account[:]...)
 		credits, votes, aside = append(credits, m.credits), append(votes, m.votes), append(aside, m.aside)
 	}
-	a.texts(books)
-	a.int8s(credits)
-	a.int8s(votes)
-	a.int8s(aside)
+	a.Texts(books)
+	a.Int8s(credits)
+	a.Int8s(votes)
+	a.Int8s(aside)
 	n = len(g.tills)
 	tills, days, seqs := make([]string, n), make([]string, n), make([]int64, n)
 	for i, t := range g.tills {
 		tills[i], days[i], seqs[i] = t.till, t.day, t.seq
 	}
-	a.texts(tills)
-	a.texts(days)
-	a.int8s(seqs)
-	a.bytea(accounts)
+	a.Texts(tills)
+	a.Texts(days)
+	a.Int8s(seqs)
+	a.Bytea(accounts)
 }
 
 // add takes one entry; whose it is, is none's or holder's, who may not stand in the entry itself.

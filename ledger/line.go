@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"city-sync.org/citysync/internal/pg/wire"
 )
 
 // A batch that is one call is sent and answered by hand: pgx's pipeline has one goroutine for both, and here the next batch is on its way
@@ -16,6 +18,13 @@ import (
 // else uses the connection meanwhile. Frontend's buffer stays out of it: what is posted is encoded in the sender's own room.
 
 var binary1 = []int16{1}
+
+// arguments are those of write_batch, with room for the messages that bring them. What is large stands last, since the connection's buffer
+// grows argument by argument where a batch is sent by the pipeline.
+type arguments struct {
+	wire.Arguments
+	sent []byte
+}
 
 // post sends a call and asks for the head behind it. What stands before a sync is a transaction by itself, which the sync commits, or takes
 // back where the call failed: no BEGIN and no COMMIT. The head is read by a transaction of its own.
@@ -34,9 +43,9 @@ func (c lockedConn) post(ctx context.Context, call *arguments) error {
 
 // letter is a call with the sync that commits it, and the question for the head with its own. It stands until the next one is made.
 func (a *arguments) letter(p prepared) (bytes []byte, err error) {
-	bytes = slices.Grow(a.sent[:0], len(a.room)+4*len(a.ends)+1<<10)
+	bytes = slices.Grow(a.sent[:0], a.Size())
 	for _, m := range [...]pgproto3.FrontendMessage{
-		&pgproto3.Bind{PreparedStatement: p.write.Name, ParameterFormatCodes: binary1, Parameters: a.values(), ResultFormatCodes: binary1},
+		&pgproto3.Bind{PreparedStatement: p.write.Name, ParameterFormatCodes: binary1, Parameters: a.Values(), ResultFormatCodes: binary1},
 		&pgproto3.Execute{}, &pgproto3.Sync{},
 		&pgproto3.Bind{PreparedStatement: p.head.Name, ResultFormatCodes: binary1}, &pgproto3.Execute{}, &pgproto3.Sync{},
 	} {

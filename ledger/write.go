@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"city-sync.org/citysync/internal/crash"
+	"city-sync.org/citysync/internal/pg/wire"
 	"city-sync.org/citysync/ledger/tlog"
 )
 
@@ -86,36 +87,39 @@ func (w *written) arguments(b *batch, g *guards, term, size int64, nodes []tlog.
 		}
 	}
 	a := w.call
-	a.reset()
-	a.int8(term)
-	a.int8(size)
-	a.bytea(root[:])
-	a.int8(tlog.NodeCount(size))
-	a.texts(kinds)
-	a.int4s(leaves.starts)
-	a.int4s(leaves.sizes)
-	a.int8s(seqs)
-	a.int4s(openings.starts)
-	a.int4s(openings.sizes)
-	a.int8s(g.seqs)
+	a.Reset()
+	a.Int8(term)
+	a.Int8(size)
+	a.Bytea(root[:])
+	a.Int8(tlog.NodeCount(size))
+	a.Texts(kinds)
+	a.Int4s(leaves.starts)
+	a.Int4s(leaves.sizes)
+	a.Int8s(seqs)
+	a.Int4s(openings.starts)
+	a.Int4s(openings.sizes)
+	a.Int8s(g.seqs)
 	g.sums(a)
-	a.bytea(g.accounts)
-	for i := range b.entries {
-		a.room = append(a.room, b.entries[i].hash[:]...)
+	a.Bytea(g.accounts)
+	of := func(part func(e *staged) []byte) {
+		a.Parts(func(yield func([]byte) bool) {
+			for i := range b.entries {
+				if !yield(part(&b.entries[i])) {
+					return
+				}
+			}
+		})
 	}
-	a.end()
-	for i := range nodes {
-		a.room = append(a.room, nodes[i][:]...)
-	}
-	a.end()
-	for i := range b.entries {
-		a.room = append(a.room, b.entries[i].opening...)
-	}
-	a.end()
-	for i := range b.entries {
-		a.room = append(a.room, b.entries[i].leaf...)
-	}
-	a.end()
+	of(func(e *staged) []byte { return e.hash[:] })
+	a.Parts(func(yield func([]byte) bool) {
+		for i := range nodes {
+			if !yield(nodes[i][:]) {
+				return
+			}
+		}
+	})
+	of(func(e *staged) []byte { return e.opening })
+	of(func(e *staged) []byte { return e.leaf })
 }
 
 // places are where values stand that follow each other in one.
@@ -212,19 +216,14 @@ func (c lockedConn) send(ctx context.Context, call *arguments, commit bool, mean
 		}
 	}()
 	if call != nil {
-		p.SendQueryStatement(c.prepared.write, call.values(), binary1, binary1)
+		p.SendQueryStatement(c.prepared.write, call.Values(), binary1, binary1)
 	}
 	if commit {
 		p.SendQueryStatement(c.prepared.commit, nil, nil, nil)
 		p.SendQueryStatement(c.prepared.head, nil, nil, binary1)
 	}
 	p.SendPipelineSync()
-	// The bytes first. The pipeline's own flush sets an alarm against a server that does not read because it waits for us to: that wakes
-	// another processor before anything is sent, and what this server has to say before the sync fits in its buffer.
-	if err := c.PgConn().Frontend().Flush(); err != nil {
-		return h, fmt.Errorf("send the batch: %w", err)
-	}
-	if err := p.Flush(); err != nil {
+	if err := wire.Flush(c.PgConn(), p); err != nil {
 		return h, fmt.Errorf("send the batch: %w", err)
 	}
 	afterSend()
@@ -234,21 +233,21 @@ func (c lockedConn) send(ctx context.Context, call *arguments, commit bool, mean
 		}
 	}
 	if call != nil {
-		if _, err := answered(p); err != nil {
+		if _, err := wire.Answer(p); err != nil {
 			return h, fmt.Errorf("write the batch: %w", guarded(err))
 		}
 	}
 	if !commit {
 		return h, nil
 	}
-	done, err := answered(p)
+	done, err := wire.Answer(p)
 	if err != nil {
 		return h, fmt.Errorf("commit: %w", err)
 	}
 	if tag := done.CommandTag.String(); tag != "COMMIT" { // a transaction that had failed is rolled back instead
 		return h, broken("commit was answered by %s", tag)
 	}
-	read, err := answered(p)
+	read, err := wire.Answer(p)
 	if err == nil && len(read.Rows) != 1 {
 		err = broken("head has %d rows", len(read.Rows))
 	}
@@ -263,19 +262,6 @@ func (c lockedConn) send(ctx context.Context, call *arguments, commit bool, mean
 
 // afterSend is where a batch is with the server, and nothing is known of it.
 func afterSend() { crash.Point("ledger/sequencer/after-send") }
-
-func answered(p *pgconn.Pipeline) (*pgconn.Result, error) {
-	next, err := p.GetResults()
-	if err != nil {
-		return nil, err
-	}
-	reader, ok := next.(*pgconn.ResultReader)
-	if !ok {
-		return nil, broken("a statement was answered by %T", next)
-	}
-	read := reader.Read()
-	return read, read.Err
-}
 
 // What write_batch says where something is not as it must be.
 const (

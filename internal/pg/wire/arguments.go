@@ -6,6 +6,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"iter"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -24,8 +25,11 @@ func (a *Arguments) Reset() { a.room, a.ends = a.room[:0], a.ends[:0] }
 // end closes the value that was appended to room.
 func (a *Arguments) end() { a.ends = append(a.ends, len(a.room)) }
 
-// values are parts of room, until the next Reset.
-func (a *Arguments) values() [][]byte {
+// Size is that of the message which brings the values, at most.
+func (a *Arguments) Size() int { return len(a.room) + 4*len(a.ends) + 1<<10 }
+
+// Values are parts of the room, until the next Reset.
+func (a *Arguments) Values() [][]byte {
 	out, from := make([][]byte, len(a.ends)), 0
 	for i, to := range a.ends {
 		out[i], from = a.room[from:to:to], to
@@ -42,6 +46,14 @@ func (a *Arguments) Int8(n int64) {
 // Bytea adds a bytea.
 func (a *Arguments) Bytea(b []byte) {
 	a.room = append(a.room, b...)
+	a.end()
+}
+
+// Parts adds a bytea of what parts yields, one behind the other.
+func (a *Arguments) Parts(parts iter.Seq[[]byte]) {
+	for b := range parts {
+		a.room = append(a.room, b...)
+	}
 	a.end()
 }
 

@@ -25,7 +25,7 @@ func (m *message) Encode(waits []byte) ([]byte, error) { return append(m.bytes[:
 
 // roomy is to be sent before the call: it has room for the message that brings the values, and for the short ones beside it.
 func (a *Arguments) roomy() *message {
-	if n := len(a.room) + 4*len(a.ends) + 1<<10; cap(a.sent.bytes) < n {
+	if n := a.Size(); cap(a.sent.bytes) < n {
 		a.sent.bytes = make([]byte, 0, n+n/4)
 	}
 	return &a.sent
@@ -36,7 +36,7 @@ var binaryForm = []int16{1}
 // Queue puts a call with these values into a pipeline; its rows come in binary form.
 func (a *Arguments) Queue(conn *pgconn.PgConn, p *pgconn.Pipeline, statement *pgconn.StatementDescription) {
 	conn.Frontend().Send(a.roomy())
-	p.SendQueryStatement(statement, a.values(), binaryForm, binaryForm)
+	p.SendQueryStatement(statement, a.Values(), binaryForm, binaryForm)
 }
 
 // Flush sends what a pipeline holds. The pipeline's own flush sets an alarm against a server that does not read because it waits for us to:

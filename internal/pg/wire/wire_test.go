@@ -70,3 +70,42 @@ func TestRefusalIsTheAnswer(t *testing.T) {
 	_ = p.Close()
 	require.NoError(t, conn.Ping(t.Context()), "the connection goes on")
 }
+
+func TestArgumentsReachTheDatabaseAsTheyAre(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Schema(t, fstest.MapFS{})
+	conn, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Conn().Prepare(t.Context(), "echo", `select $1::bigint, $2::bytea, $3::bigint[], $4::integer[], $5::text[]`)
+	require.NoError(t, err)
+	var a wire.Arguments
+	for _, want := range []struct {
+		n     int64
+		bytes []byte
+		longs []int64
+		ints  []int32
+		texts []string
+	}{
+		{-1, bytes.Repeat([]byte{7}, 70_000), []int64{1, -2, 1 << 40}, []int32{1 << 20, -3}, []string{"", "Pfützen", "NULL"}},
+		{1 << 62, []byte{}, []int64{}, []int32{}, []string{}},
+	} {
+		a.Reset()
+		a.Int8(want.n)
+		a.Bytea(want.bytes)
+		a.Int8s(want.longs)
+		a.Int4s(want.ints)
+		a.Texts(want.texts)
+		res := conn.Conn().PgConn().ExecPrepared(t.Context(), "echo", a.Values(), []int16{1}, []int16{1}).Read()
+		require.NoError(t, res.Err)
+		require.Equal(t, a.Values(), res.Rows[0], "what is read is what was written")
+		got := want
+		rows, err := conn.Query(t.Context(), "echo", want.n, want.bytes, want.longs, want.ints, want.texts)
+		require.NoError(t, err)
+		require.True(t, rows.Next())
+		require.Equal(t, a.Values(), rows.RawValues(), "and what pgx writes")
+		require.NoError(t, rows.Scan(&got.n, &got.bytes, &got.longs, &got.ints, &got.texts))
+		rows.Close()
+		require.Equal(t, want, got)
+	}
+}

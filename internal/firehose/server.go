@@ -25,8 +25,9 @@ type Frame struct {
 // Store is where a host keeps its events. Sequences rise strictly and become
 // visible in their order.
 type Store interface {
-	// Bounds gives the oldest and the newest sequence kept. newest is the highest
-	// ever given out, even if the events are pruned; both 0 before the first.
+	// Bounds gives the oldest and the newest sequence kept. oldest is 0, or above
+	// newest, where none is kept; newest is the highest ever given out, even if
+	// the events are pruned, and 0 before the first.
 	Bounds(ctx context.Context) (oldest, newest int64, err error)
 	// Page gives up to limit events with a sequence above after, in order.
 	Page(ctx context.Context, after int64, limit int) ([]Frame, error)
@@ -248,6 +249,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.leave()
+	if !given { // before the handshake: what is written after it must not be missed
+		if _, cursor, err = s.store.Bounds(r.Context()); err != nil {
+			s.cfg.Log.Warn("firehose subscriber not served", "error", err)
+			refuse(w, http.StatusServiceUnavailable, "InternalServerError", "try again later")
+			return
+		}
+	}
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // public data: any origin may read
 	if err != nil {
 		return // Accept has answered

@@ -25,11 +25,15 @@ type memory struct {
 	head   int64
 	pages  int
 	notify chan struct{}
+	before func() // is called by Bounds before it looks; nil: nothing
 }
 
 func newMemory() *memory { return &memory{notify: make(chan struct{}, 1)} }
 
 func (m *memory) Bounds(context.Context) (int64, int64, error) {
+	if m.before != nil {
+		m.before()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.frames) == 0 {
@@ -552,4 +556,24 @@ func TestOfferedFramesAreNotReadBack(t *testing.T) {
 	m.mu.Unlock()
 	m.add(t, 3) // 5 to 7: the store has the offered one, too
 	requireSeqs(t, c, 6, 7)
+}
+
+func TestWhatIsWrittenAfterTheHandshakeIsNotMissed(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	m.add(t, 3)
+	written, calls := make(chan struct{}), 0
+	m.before = func() {
+		if calls++; calls == 2 { // the first is the server's own
+			select {
+			case <-written: // too late: the reader was told that it is connected
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}
+	url, _ := serve(t, m, firehose.ServerConfig{})
+	c := dial(t, url, "")
+	m.add(t, 1)
+	close(written)
+	requireSeqs(t, c, 4, 4)
 }

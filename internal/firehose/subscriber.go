@@ -99,16 +99,19 @@ func (c *subscriber) run(ctx context.Context, cursor int64, given bool) error {
 
 // start applies the cursor rules and gives the sequence after which to begin.
 func (c *subscriber) start(ctx context.Context, cursor int64, given bool) (int64, error) {
+	if !given {
+		return cursor, nil // the newest as it was before the handshake
+	}
 	oldest, newest, err := c.server.store.Bounds(ctx)
 	switch {
 	case err != nil:
 		return 0, err
-	case !given:
-		return newest, nil
 	case cursor > newest:
 		return 0, c.fail(ctx, errFutureCursor, "cursor is ahead of this host")
+	case cursor == 0 && oldest == 0: // none is kept
+		return newest, nil
 	case cursor == 0:
-		return max(0, oldest-1), nil
+		return oldest - 1, nil
 	}
 	gone, err := c.pruned(ctx, cursor)
 	return max(cursor, gone), err

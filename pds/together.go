@@ -43,6 +43,9 @@ func (m *made) size() int { return len(m.commit.CAR) }
 // errStale says that what a write took for granted does not hold, or that a neighbour's did not. Nothing of it was stored.
 var errStale = errors.New("not as it was known")
 
+// errNotStored is told to those who shared a transaction with what ended in a panic.
+var errNotStored = errors.New("storing the commit broke off")
+
 // writeKnown makes and stores a commit of new records on the repository as it is known here. It answers nil without an error when the long
 // way has to be gone, which also says what is wrong with a write. The caller has the repository's turn.
 func (s *Server) writeKnown(ctx context.Context, a *authority, changes []change, swapCommit *cid.Cid) (*repo.Commit, error) {
@@ -124,11 +127,18 @@ func (t *together) serve() bool {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), groupLimit)
-	err := t.store(ctx, group)
-	cancel()
-	for _, m := range group {
-		m.done <- err
-	}
+	defer cancel()
+	err, ended := errNotStored, false
+	defer func() {
+		for _, m := range group {
+			m.done <- err
+		}
+		if !ended { // a panic, which goes on to whoever ran the lane; the lane goes on without
+			go t.run()
+		}
+	}()
+	err = t.store(ctx, group)
+	ended = true
 	return true
 }
 

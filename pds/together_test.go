@@ -250,3 +250,33 @@ func TestCommitsThatWaitTogetherAreStoredTogether(t *testing.T) {
 		require.NoError(t, <-m.done)
 	}
 }
+
+func TestLaneGoesOnAfterAPanic(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	tg := &together{}
+	one := func() *made {
+		return &made{did: syntax.DID("did:plc:x"), commit: &repo.Commit{}, done: make(chan error, 1)}
+	}
+	neighbour, later := one(), one()
+	tg.store = func(context.Context, []*made) error {
+		if calls++; calls == 1 {
+			tg.mu.Lock()
+			tg.waiting = append(tg.waiting, later) // comes meanwhile, and finds all lanes taken
+			tg.mu.Unlock()
+			panic("broken")
+		}
+		return nil
+	}
+	tg.waiting = []*made{neighbour}
+	first := one()
+	require.Panics(t, func() { tg.add(first) })
+	require.ErrorIs(t, <-first.done, errNotStored)
+	require.ErrorIs(t, <-neighbour.done, errNotStored)
+	require.NoError(t, <-later.done)
+	for range 2 * lanes { // no lane was lost
+		m := one()
+		tg.add(m)
+		require.NoError(t, <-m.done)
+	}
+}

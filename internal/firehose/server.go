@@ -81,7 +81,6 @@ type Server struct {
 	window []Frame    // the newest frames, rising
 	bytes  int
 	newest int64         // highest sequence known, in the window or before it
-	known  bool          // newest is
 	wake   chan struct{} // closed when newest rises or the server stops
 	stop   bool
 	subs   int
@@ -107,7 +106,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("firehose bounds: %w", err)
 	}
 	s.mu.Lock()
-	s.newest, s.known = newest, true
+	s.newest = newest
 	s.mu.Unlock()
 	close(s.ready)
 	for {
@@ -158,9 +157,14 @@ func rising(after int64, page []Frame) error {
 // Offer hands over frames that the store holds, by who has just put them there: the next ones need not be read back. Others are ignored,
 // and come from the store with the next notice: the answer is false then.
 func (s *Server) Offer(frames []Frame) bool {
+	select {
+	case <-s.ready:
+	default:
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.known || len(frames) == 0 || frames[0].Seq != s.newest+1 {
+	if len(frames) == 0 || frames[0].Seq != s.newest+1 {
 		return false
 	}
 	s.take(frames)

@@ -64,18 +64,15 @@ var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 func (a *Arguments) Timestamptz(t time.Time) { a.Int8(t.UnixMicro() - epoch.UnixMicro()) }
 
 // Int8s adds a bigint[].
-func (a *Arguments) Int8s(list []int64) { Int8sOf(a, list, func(n int64) int64 { return n }) }
+func (a *Arguments) Int8s(list []int64) {
+	listOf(a, list, pgtype.Int8OID, func(room []byte, n int64) []byte { return binary.BigEndian.AppendUint64(room, uint64(n)) })
+}
 
 // Int4s adds an int[].
 func (a *Arguments) Int4s(list []int32) { Int4sOf(a, list, func(n int32) int32 { return n }) }
 
 // Texts adds a text[].
 func (a *Arguments) Texts(list []string) { TextsOf(a, list, func(s string) string { return s }) }
-
-// Int8sOf adds a bigint[] with one number for each of a list.
-func Int8sOf[T any](a *Arguments, list []T, number func(T) int64) {
-	listOf(a, list, pgtype.Int8OID, func(room []byte, v T) []byte { return binary.BigEndian.AppendUint64(room, uint64(number(v))) })
-}
 
 // Int4sOf adds an int[] with one number for each of a list.
 func Int4sOf[T any](a *Arguments, list []T, number func(T) int32) {

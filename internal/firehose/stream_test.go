@@ -26,6 +26,7 @@ type memory struct {
 	pages  int
 	notify chan struct{}
 	before func() // is called by Bounds before it looks; nil: nothing
+	after  func() // is called by Page when it has looked; nil: nothing
 }
 
 func newMemory() *memory { return &memory{notify: make(chan struct{}, 1)} }
@@ -44,6 +45,9 @@ func (m *memory) Bounds(context.Context) (int64, int64, error) {
 
 func (m *memory) Page(_ context.Context, after int64, limit int) ([]firehose.Frame, error) {
 	m.mu.Lock()
+	if m.after != nil {
+		defer m.after()
+	}
 	defer m.mu.Unlock()
 	m.pages++
 	var out []firehose.Frame
@@ -556,6 +560,12 @@ func TestOfferedFramesAreNotReadBack(t *testing.T) {
 	m.mu.Unlock()
 	m.add(t, 3) // 5 to 7: the store has the offered one, too
 	requireSeqs(t, c, 6, 7)
+	m.mu.Lock()
+	m.after = func() { s.Offer(frame(8)) } // while the store's page with it is on its way
+	m.mu.Unlock()
+	m.add(t, 2)
+	requireSeqs(t, c, 8, 9)
+	requireSeqs(t, dial(t, hs.URL, "6"), 7, 9)
 }
 
 func TestWhatIsWrittenAfterTheHandshakeIsNotMissed(t *testing.T) {
